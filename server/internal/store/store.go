@@ -1,0 +1,303 @@
+// Package store says what a Reprise engine does: durable logs of rooms, the
+// members that those logs decide, and sessions with their positions.
+//
+// There is one suite of tests for every engine, in storetest.
+//
+// # Rules for every method
+//
+// Methods are safe for concurrent use unless they say otherwise. A method
+// that takes a context returns the context's error when it ends first; a
+// write may still happen then. Slices and strings passed in are not kept or
+// changed after the call returned (for [Log.Append]: after Done was called).
+// Slices returned belong to the caller.
+//
+// Durable means: synced to disk (a cluster: by a majority), so that it
+// survives kill -9 and the loss of power. Nothing is visible to reads before
+// it is durable.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Errors that engines return, possibly wrapped.
+var (
+	// ErrNotFound: no such session.
+	ErrNotFound = errors.New("store: not found")
+	// ErrConflict: a compare-and-swap found something else than the caller
+	// had seen. Nothing was changed. Read again, decide again, retry.
+	ErrConflict = errors.New("store: conflict")
+	// ErrClosed: the store is closed or has failed for good.
+	ErrClosed = errors.New("store: closed")
+	// ErrDiskReserve: the disk is so full that writes are refused; reads go
+	// on. Ends by itself when there is room again.
+	ErrDiskReserve = errors.New("store: free disk space is below the reserve")
+	// ErrLocked: another process has the data directory open.
+	ErrLocked = errors.New("store: data directory is in use by another process")
+	// ErrCorrupt: stored bytes are not what was written.
+	ErrCorrupt = errors.New("store: corrupt")
+)
+
+// Store is an engine.
+type Store interface {
+	// Incarnation is the random id of this start of the store. The first
+	// append to a room under it begins a new stretch of that room's log.
+	Incarnation() string
+
+	// OpenLog returns the log of a room, whether the room exists or not. A
+	// caller keeps at most one Log a room open at a time.
+	OpenLog(ctx context.Context, room string) (Log, error)
+
+	// Rooms returns up to limit names of existing rooms that sort after
+	// `after`, in byte order.
+	Rooms(ctx context.Context, after string, limit int) ([]string, error)
+
+	// UserRooms returns the user's memberships, current and ended, by room
+	// name, and a version of which they are a snapshot: every change with a
+	// Version up to it is included, every later change gets a greater one.
+	UserRooms(ctx context.Context, user string) (rooms []UserRoom, version uint64, err error)
+
+	// Session returns a session, or ErrNotFound.
+	Session(ctx context.Context, id string) (Session, error)
+	// Sessions returns all sessions of a user, by creation time.
+	Sessions(ctx context.Context, user string) ([]Session, error)
+	// PutSession writes s and, in the same commit, replaces the positions of
+	// the rooms named in p. It is a compare-and-swap: s.Revision must be the
+	// stored one (0: there must be none), and the stored one becomes
+	// s.Revision + 1; otherwise ErrConflict. Durable when it returns.
+	PutSession(ctx context.Context, s Session, p []Position) error
+	// DeleteSession removes a session and its positions. Durable when it
+	// returns. Removing what is not there is not an error.
+	DeleteSession(ctx context.Context, id string) error
+	// Positions returns the stored positions of a session, by room name.
+	Positions(ctx context.Context, id string) ([]Position, error)
+	// SavePositions replaces the positions of the rooms named in p and raises
+	// the session's Checkpoint to checkpoint, without changing its Revision,
+	// if the session's attach number is still attach; otherwise ErrConflict
+	// (ErrNotFound if there is no such session). Durable when it returns.
+	SavePositions(ctx context.Context, id string, attach, checkpoint uint64, p []Position) error
+
+	// Writable returns nil, or why writes are refused now: ErrDiskReserve,
+	// ErrClosed. Cheap: it is asked before each publish.
+	Writable() error
+	// Failed is closed when the engine can no longer promise durability. It
+	// never recovers: the process should stop acknowledging and exit.
+	Failed() <-chan struct{}
+	// Close commits what was queued, waits for every Done, and releases the
+	// data. The caller has stopped using the store.
+	Close() error
+}
+
+// Log is the log of one room together with the members it decides. It holds
+// the engine's state of the room, so it is cheap to append to.
+type Log interface {
+	// State returns what is durable now.
+	State() State
+
+	// Append queues a to be committed and returns at once. Appends to one Log
+	// are committed in the order of the calls, which the caller serialises;
+	// many may be outstanding. Appends of all rooms that wait are committed
+	// and synced together.
+	//
+	// It is a compare-and-swap: a is committed only if the room's head is
+	// a.Expect at its turn, otherwise its error is ErrConflict. After a failed
+	// append every later one to this Log fails too (with ErrConflict), until
+	// the Log is opened anew.
+	Append(a *Append)
+
+	// Read returns the encoded events of offsets in (after, to], oldest
+	// first, appended to buf: as many as fit into maxBytes, but at least one if
+	// there is one. It never returns an event beyond the durable head, nor one
+	// before the oldest. An empty Page (Last == 0) means there is nothing.
+	Read(ctx context.Context, after, to uint64, maxBytes int, buf []byte) (Page, error)
+
+	// Lookup returns the offset of the retained event that sender published
+	// with clientID, or 0.
+	Lookup(ctx context.Context, sender, clientID string) (uint64, error)
+
+	// Member returns a user's membership; ok is false if there is none.
+	Member(ctx context.Context, user string) (m Member, ok bool, err error)
+	// Members returns up to limit members whose names sort after `after`, in
+	// byte order.
+	Members(ctx context.Context, after string, limit int) ([]Member, error)
+
+	// Trim removes the oldest events that are beyond r, with their client
+	// ids, and returns the new state. Offsets never restart: an emptied room
+	// keeps its head. Long work: it yields to the context between batches, and
+	// what was trimmed until then stays trimmed. Not concurrent with itself.
+	Trim(ctx context.Context, r Bounds) (State, error)
+}
+
+// State is what is durable of a room. The zero State is a room that does not
+// exist.
+type State struct {
+	// Meta describes the room; nil if it does not exist.
+	Meta *Meta
+	// Head is the newest offset, 0 if there was never an event.
+	Head uint64
+	// Oldest is the oldest retained offset; Head+1 if nothing is retained.
+	Oldest uint64
+	// Members is how many members the room has.
+	Members uint32
+	// Stretches lists the incarnations of the log, oldest first: each holds
+	// the offsets from its First to the next one's First-1, the last one to
+	// Head. Shared; never changed in place.
+	Stretches []Stretch
+}
+
+// Stretch is a part of a log that was written under one incarnation.
+type Stretch struct {
+	Incarnation string
+	First       uint64
+}
+
+// Meta describes a room. It is written once, when the room is created.
+type Meta struct {
+	Name      string
+	Title     string
+	Private   bool
+	Creator   string
+	Created   time.Time
+	Retention Retention
+}
+
+// Retention bounds what a room keeps. A zero field does not limit.
+type Retention struct {
+	MaxAge    time.Duration
+	MaxEvents uint64
+	MaxBytes  uint64
+}
+
+// IsZero reports whether r keeps everything.
+func (r Retention) IsZero() bool { return r == Retention{} }
+
+// Bounds says what Trim keeps: events not older than Since, the newest
+// MaxEvents, the newest MaxBytes of encoded events. A zero field does not
+// limit.
+type Bounds struct {
+	Since     time.Time
+	MaxEvents uint64
+	MaxBytes  uint64
+}
+
+// Append is one atomic addition to a room.
+type Append struct {
+	// Expect is the room's head that the caller numbered from.
+	Expect uint64
+	// Create is set on the first append to a room that does not exist, and
+	// only then.
+	Create *Meta
+	// Events has at least one event; their offsets are Expect+1, Expect+2, ...
+	Events []Event
+	// Members changes memberships by these events.
+	Members []MemberChange
+	// Done is called exactly once, by a goroutine of the engine, in the order
+	// of the appends to this Log, with nil when the append is durable and
+	// visible to reads. It must not block.
+	Done func(error)
+}
+
+// Event is an event to append.
+type Event struct {
+	// Encoded is the event as package event encodes it, with its offset.
+	Encoded []byte
+	// Sender and ClientID are indexed for Lookup if ClientID is not empty.
+	Sender, ClientID string
+}
+
+// MemberChange is the beginning or the end of a membership.
+type MemberChange struct {
+	User string
+	// Joined: the membership begins; otherwise it ends.
+	Joined bool
+	// Offset is that of the event that says so.
+	Offset uint64
+	// By is the user who caused it.
+	By string
+}
+
+// Member is a current membership.
+type Member struct {
+	User string
+	// Joined is the offset of the event by which it began.
+	Joined uint64
+}
+
+// UserRoom is a membership as seen from the user, current or ended.
+type UserRoom struct {
+	Room string
+	// Joined: a current membership; otherwise it has ended.
+	Joined bool
+	// Offset is that of the event by which it began or ended.
+	Offset uint64
+	// By is the user who caused that.
+	By string
+	// Version orders the change among all changes of the user's memberships.
+	Version uint64
+}
+
+// Page is a range of encoded events, one after another.
+type Page struct {
+	// Data holds them, ready to be the elements of an Events message.
+	Data []byte
+	// First and Last are their offsets; Last is 0 if there are none.
+	First, Last uint64
+}
+
+// Session is a session's durable record, without its positions.
+type Session struct {
+	ID   string
+	User string
+	// Revision is for compare-and-swap; see [Store.PutSession].
+	Revision uint64
+	// Attach is the attach number: the fencing token.
+	Attach uint64
+	// Keys are the resume keys that are valid, oldest first: the last one
+	// proven and those minted since.
+	Keys []Key
+	// Created and Attached are for people and for choosing the oldest.
+	Created, Attached time.Time
+	// Seen is the version of the user's memberships at the last attach.
+	Seen uint64
+	// Checkpoint numbers the stored state of the positions. PutSession never
+	// lowers the stored one.
+	Checkpoint uint64
+}
+
+// Key is a resume key as stored.
+type Key struct {
+	// Hash is the SHA-256 of the key.
+	Hash [32]byte
+	// Attach is the attach number it was minted for.
+	Attach uint64
+}
+
+// Position is a session's acknowledged place in a room.
+type Position struct {
+	Room        string
+	Incarnation string
+	Offset      uint64
+	// Checkpoint is the session's checkpoint number by which this was stored.
+	Checkpoint uint64
+}
+
+// CorruptError says where damage was found. It wraps ErrCorrupt.
+type CorruptError struct {
+	// Room and Offset say which event is concerned, if one is.
+	Room   string
+	Offset uint64
+	// Detail says what is wrong.
+	Detail string
+}
+
+func (e *CorruptError) Error() string {
+	if e.Room == "" {
+		return fmt.Sprintf("store: corrupt: %s", e.Detail)
+	}
+	return fmt.Sprintf("store: corrupt: room %q offset %d: %s", e.Room, e.Offset, e.Detail)
+}
+
+func (e *CorruptError) Unwrap() error { return ErrCorrupt }
