@@ -1,0 +1,162 @@
+# Reprise. `make` lists what there is.
+#
+# Everything a target needs beyond Go, Node and make it installs: pinned tools
+# into .bin, npm packages by the lock file, and, on Debian as root, the
+# packages a target misses.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+BIN  := $(CURDIR)/.bin
+PATH := $(BIN):$(PATH)
+export PATH
+
+# How long `make fuzz` gives each target, and `make soak` runs.
+FUZZTIME ?= 10s
+SOAK     ?= 30m
+
+##@ Every day
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## the command, as ./reprise (the page is embedded as committed; no Node)
+	go build -o reprise ./cmd/reprise
+
+.PHONY: test
+test: deps ## THE test command: everything, on a fresh Debian machine with Go, Node and make
+	@$(MAKE) test-go
+	@$(MAKE) test-transcript
+	@$(MAKE) test-web
+	@$(MAKE) test-conversation
+
+.PHONY: test-go
+test-go: need-cc ## the quick part: go test -race ./...
+	go test -race ./...
+
+.PHONY: lint
+lint: $(BIN)/buf $(BIN)/golangci-lint ## contract, format, vet, linters, go.mod
+	buf lint
+	buf breaking --against .ci/contract.binpb
+	@unformatted=$$(git ls-files -z '*.go' | xargs -0 -r gofmt -l); \
+	  if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	golangci-lint run ./...
+	go mod tidy -diff
+
+.PHONY: generate
+generate: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc web/node_modules ## gen/ from proto/
+	buf generate
+
+.PHONY: web
+web: web/node_modules ## web/dist, the page that the binary embeds
+	npm --prefix web run build
+
+.PHONY: clean
+clean: ## remove what builds and tests leave here, but no tools and no data
+	rm -rf reprise coverage web/test-results
+	find . -name '*.test' -not -path './web/node_modules/*' -type f -delete
+
+##@ Parts of the test command
+
+.PHONY: test-transcript
+test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real server on the default ports
+	REPRISE_TRANSCRIPT=1 go test -count=1 -run '^TestP12_READMETranscript$$' ./internal/transcript
+
+.PHONY: test-web
+test-web: web/node_modules need-chromium ## the page, in Chromium
+	npm --prefix web test
+
+.PHONY: test-conversation
+test-conversation: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## Go, grpcurl and the page in one room while the server is killed
+	REPRISE_CONVERSATION=1 go test -race -count=1 -timeout 15m -v -run '^TestConversation' ./internal/conversation
+
+##@ For CI and releases
+
+.PHONY: check-generated
+check-generated: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc web/node_modules ## fail if gen/ or web/dist is not what its sources make
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	  buf generate -o "$$fresh"; \
+	  diff -r "$$fresh/gen" gen || { echo "gen/ is not what proto/ makes: run make generate"; exit 1; }; \
+	  echo "gen/ is what proto/ makes"
+	@committed=$$(mktemp -d); trap 'rm -rf "$$committed"' EXIT; \
+	  cp -a web/dist "$$committed/dist"; npm --prefix web run build; \
+	  diff -r "$$committed/dist" web/dist || { echo "web/dist was not what web/ makes, and is now: commit it"; exit 1; }; \
+	  echo "web/dist is what web/ makes"
+
+.PHONY: contract
+contract: $(BIN)/buf ## at a release: the contract that buf breaking holds from now on
+	buf build --exclude-source-info -o .ci/contract.binpb
+
+.PHONY: vuln
+vuln: $(BIN)/govulncheck ## known vulnerabilities; asks vuln.go.dev, which not every machine reaches, so no part of lint
+	govulncheck ./...
+
+##@ Long runs
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while read -r dir; do \
+	  { grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go || true; } | cut -c6- | while read -r target; do \
+	    echo "== $$dir $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
+	  done; \
+	done
+
+.PHONY: soak
+soak: deps ## the conversation, again and again for SOAK (30m)
+	@end=$$(($$(date +%s) + $$(awk -v d='$(SOAK)' 'BEGIN {u = substr(d, length(d)); n = d + 0; print u == "h" ? n * 3600 : u == "m" ? n * 60 : n}'))); \
+	  round=0; \
+	  while [ "$$(date +%s)" -lt "$$end" ]; do round=$$((round + 1)); echo "== round $$round"; $(MAKE) test-conversation; done
+
+##@ What they need
+
+
+
+.PHONY: deps
+deps: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## all of it
+
+.PHONY: need-cc
+need-cc:
+	@$(call need,gcc,gcc libc6-dev,the race detector needs a C compiler)
+
+.PHONY: need-chromium
+need-chromium:
+	@$(call need,chromium,chromium,the browser tests drive a real Chromium)
+
+# $(call need,command,packages,why): installs the packages if the command is
+# missing, or says how.
+define need
+command -v $(1) >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "$(3): installing $(2)"; \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(2); \
+	  else \
+	    echo "$(3): there is no $(1). On Debian: sudo apt-get install $(2)"; exit 1; \
+	  fi; }
+endef
+
+web/node_modules: web/package-lock.json
+	npm --prefix web ci --no-audit --no-fund
+	@touch $@
+
+# Tools, each at one version. The stamp is what make compares, so that a
+# version changed here is installed.
+define tool
+$(BIN)/$(1): $(BIN)/.stamps/$(1)@$(3)
+	@touch $$@
+$(BIN)/.stamps/$(1)@$(3):
+	GOBIN=$(BIN) go install $(2)@$(3)
+	@mkdir -p $$(@D) && rm -f $$(@D)/$(1)@* && touch $$@
+endef
+$(eval $(call tool,buf,github.com/bufbuild/buf/cmd/buf,v1.75.0))
+$(eval $(call tool,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,v1.36.12))
+$(eval $(call tool,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,v1.6.2))
+$(eval $(call tool,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl,v1.9.4))
+$(eval $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,v2.15.0))
+$(eval $(call tool,govulncheck,golang.org/x/vuln/cmd/govulncheck,v1.9.0))
