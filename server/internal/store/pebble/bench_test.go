@@ -1,0 +1,136 @@
+package pebble
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/event"
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// element returns an event of about 128 bytes.
+func element(tb testing.TB, offset uint64, sender, clientID string) []byte {
+	e, err := event.Encode(&reprisev1.Event{
+		Time:     timestamppb.New(time.Unix(1_700_000_000, 0)),
+		Sender:   sender,
+		ClientId: clientID,
+		Body:     &reprisev1.Event_Message{Message: &reprisev1.Message{Text: "a message of the length that people write in a chat"}},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	event.Place(e, offset, offset-1)
+	return e
+}
+
+func openBench(b *testing.B, rooms int) (*Store, []store.Log) {
+	s, err := Open(b.TempDir(), Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	logs := make([]store.Log, rooms)
+	var wg sync.WaitGroup
+	for i := range logs {
+		name := fmt.Sprintf("room-%04d", i)
+		if logs[i], err = s.OpenLog(b.Context(), name); err != nil {
+			b.Fatal(err)
+		}
+		wg.Add(1)
+		logs[i].Append(&store.Append{
+			Create: &store.Meta{Name: name},
+			Events: []store.Event{{Encoded: element(b, 1, "u", "")}},
+			Done: func(err error) {
+				if err != nil {
+					b.Error(err)
+				}
+				wg.Done()
+			},
+		})
+	}
+	wg.Wait()
+	return s, logs
+}
+
+// BenchmarkGroupCommit has publishers that each wait for one event to be
+// durable before they send the next, over 1,000 rooms.
+func BenchmarkGroupCommit(b *testing.B) {
+	for _, publishers := range []int{1, 64, 512} {
+		b.Run(fmt.Sprintf("publishers=%d", publishers), func(b *testing.B) {
+			for _, dedupe := range []bool{false, true} {
+				b.Run(fmt.Sprintf("client_id=%t", dedupe), func(b *testing.B) { benchCommit(b, publishers, dedupe) })
+			}
+		})
+	}
+}
+
+func benchCommit(b *testing.B, publishers int, dedupe bool) {
+	const rooms = 1000
+	_, logs := openBench(b, rooms)
+	var next atomic.Int64
+	b.ReportAllocs()
+	b.ResetTimer()
+	start := time.Now()
+	var wg sync.WaitGroup
+	for p := range publishers {
+		wg.Go(func() {
+			done := make(chan error, 1)
+			heads := make(map[int]uint64)
+			// A publisher has rooms of its own, so that it knows their heads.
+			for i := p; next.Add(1) <= int64(b.N); i = p + (i-p+publishers)%max(1, (rooms-p+publishers-1)/publishers*publishers) {
+				head := max(1, heads[i])
+				e := store.Event{Encoded: element(b, head+1, "user", "")}
+				if dedupe {
+					e.Sender, e.ClientID = "user", fmt.Sprintf("%016x%08x", p, head)
+				}
+				logs[i].Append(&store.Append{Expect: head, Events: []store.Event{e}, Done: func(err error) { done <- err }})
+				if err := <-done; err != nil {
+					b.Error(err)
+					return
+				}
+				heads[i] = head + 1
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "events/s")
+}
+
+// BenchmarkRead replays 100 events of one room after another.
+func BenchmarkRead(b *testing.B) {
+	const rooms, events = 1000, 100
+	_, logs := openBench(b, rooms)
+	var wg sync.WaitGroup
+	for _, l := range logs {
+		a := &store.Append{Expect: 1, Done: func(error) { wg.Done() }}
+		for o := range uint64(events) {
+			a.Events = append(a.Events, store.Event{Encoded: element(b, o+2, "user", "")})
+		}
+		wg.Add(1)
+		l.Append(a)
+	}
+	wg.Wait()
+	buf := make([]byte, 0, 64<<10)
+	b.ReportAllocs()
+	b.ResetTimer()
+	start := time.Now()
+	for i := range b.N {
+		p, err := logs[i%rooms].Read(context.Background(), 1, 1+events, 1<<20, buf[:0])
+		if err != nil || p.Last != 1+events {
+			b.Fatal(p.Last, err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*events/time.Since(start).Seconds(), "events/s")
+}

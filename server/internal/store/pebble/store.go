@@ -1,0 +1,273 @@
+package pebble
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"weak"
+
+	db "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// formatVersion is the version of the table of keys in the package comment.
+const formatVersion = 1
+
+// Store is a [store.Store] in one directory.
+type Store struct {
+	// Set by Open and never changed.
+	opts        Options
+	dir         string
+	logger      *slog.Logger
+	incarnation string
+	db          *db.DB
+	unlock      func() error
+	reserve     *reserve
+
+	// The way of a write: queue, committer, notifier.
+	queue     *queue
+	committer *committer
+
+	mu   sync.Mutex // held for a few instructions, never across I/O
+	view *view      // guarded by mu; nil once closed
+	// readers are the acquired views that were not released.
+	readers sync.WaitGroup
+
+	roomsMu sync.Mutex
+	// rooms has the rooms that a Log or a queued write refers to: while it is
+	// referred to, there is one. Guarded by roomsMu.
+	rooms map[string]weak.Pointer[room]
+	// sweepAt is the size of rooms at which those no longer used are removed.
+	sweepAt int // guarded by roomsMu
+
+	failOnce sync.Once
+	failed   chan struct{}
+	failure  error // set before failed is closed
+	closing  sync.Once
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the store in dir, which is made if it does not exist. The error
+// wraps [store.ErrLocked] if dir is open already, here or in another process.
+func Open(dir string, o Options) (*Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	dir, err = makeDir(o, dir)
+	if err != nil {
+		return nil, fmt.Errorf("store: data directory: %w", err)
+	}
+	lock, err := lockDir(o.fs(), dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		opts:        o,
+		dir:         dir,
+		logger:      o.Logger,
+		incarnation: mintIncarnation(),
+		unlock:      lock.Close,
+		queue:       newQueue(o.MaxQueued),
+		rooms:       make(map[string]weak.Pointer[room]),
+		failed:      make(chan struct{}),
+	}
+	if err := s.open(lock); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open(lock *db.Lock) error {
+	var err error
+	if s.db, err = db.Open(s.dir, s.pebbleOptions(lock)); err != nil {
+		return fmt.Errorf("store: open %s: %w", s.dir, readError(err))
+	}
+	if err := s.start(); err != nil {
+		return errors.Join(err, s.db.Close())
+	}
+	if s.opts.Sync != SyncAlways {
+		s.logger.Warn("writes are not synced: acknowledged events can be lost, promise P1 is not given",
+			"sync", s.opts.Sync)
+	}
+	s.logger.Info("store open", "dir", s.dir, "incarnation", s.incarnation)
+	return nil
+}
+
+// start reads what the committer needs and starts the goroutines.
+func (s *Store) start() error {
+	if err := s.checkFormat(); err != nil {
+		return err
+	}
+	lastRoom, err := getUint64(s.db, keyLastRoom)
+	if err != nil {
+		return err
+	}
+	version, err := getUint64(s.db, keyVersion)
+	if err != nil {
+		return err
+	}
+	s.publish(version, nil)
+	s.reserve = watchReserve(s.opts, s.dir)
+	s.committer = newCommitter(s, lastRoom, version)
+	return nil
+}
+
+func (s *Store) checkFormat() error {
+	format, err := getUint64(s.db, keyFormat)
+	if err != nil {
+		return err
+	}
+	if format > formatVersion {
+		return fmt.Errorf("store: %s has format %d, and this release knows up to %d: use the release that wrote it, or a newer one",
+			s.dir, format, formatVersion)
+	}
+	if format == formatVersion {
+		return nil
+	}
+	return s.db.Set(keyFormat, encodeUint64(formatVersion), db.Sync)
+}
+
+func (s *Store) pebbleOptions(lock *db.Lock) *db.Options {
+	o := &db.Options{
+		FS:     s.opts.FS,
+		Lock:   lock,
+		Logger: pebbleLogger{s},
+		// The zero value is the oldest format, which takes a damaged log record
+		// for the end of the log and drops what follows without a word.
+		FormatMajorVersion:          db.FormatNewest,
+		CacheSize:                   s.opts.CacheBytes,
+		MemTableSize:                32 << 20,
+		MemTableStopWritesThreshold: 4,
+		EventListener:               s.listener(),
+	}
+	for i := range o.Levels {
+		// A Lookup of a client id that was never used, the usual one, then
+		// reads no table.
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return o
+}
+
+// mintIncarnation returns 65 random bits.
+func mintIncarnation() string {
+	var b [9]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return "i_" + strings.ToLower(base32.StdEncoding.EncodeToString(b[:])[:13])
+}
+
+// Incarnation implements [store.Store].
+func (s *Store) Incarnation() string { return s.incarnation }
+
+// Failed implements [store.Store].
+func (s *Store) Failed() <-chan struct{} { return s.failed }
+
+// Writable implements [store.Store].
+func (s *Store) Writable() error {
+	select {
+	case <-s.failed:
+		return s.closedError()
+	default:
+	}
+	if s.queue.isClosed() {
+		return store.ErrClosed
+	}
+	if s.reserve.low() {
+		return store.ErrDiskReserve
+	}
+	return nil
+}
+
+// fail ends the promise of durability, once and for all.
+func (s *Store) fail(err error) {
+	s.failOnce.Do(func() {
+		s.failure = err
+		close(s.failed)
+		s.opts.Fatal(err)
+	})
+}
+
+// closedError is ErrClosed with the reason, if the store failed.
+func (s *Store) closedError() error {
+	select {
+	case <-s.failed:
+		return fmt.Errorf("%w: %w", store.ErrClosed, s.failure)
+	default:
+		return store.ErrClosed
+	}
+}
+
+// Close implements [store.Store].
+func (s *Store) Close() error {
+	err := store.ErrClosed
+	s.closing.Do(func() { err = s.close() })
+	return err
+}
+
+func (s *Store) close() error {
+	s.queue.close()
+	s.committer.wait()
+	s.reserve.stop()
+	s.mu.Lock()
+	last := s.view
+	s.view = nil
+	s.mu.Unlock()
+	s.readers.Wait()
+	s.drop(last)
+	// Pebble syncs its log once more.
+	return errors.Join(s.db.Close(), s.unlock())
+}
+
+// Rooms implements [store.Store].
+func (s *Store) Rooms(ctx context.Context, after string, limit int) ([]string, error) {
+	v, err := s.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer s.release(v)
+	lower := roomKey("")
+	upper := prefixEnd(lower)
+	if after != "" {
+		lower = keyAfter(roomKey(after))
+	}
+	var names []string
+	if limit <= 0 {
+		return nil, nil
+	}
+	err = scan(v.snap, lower, upper, func(key, _ []byte) (bool, error) {
+		names = append(names, string(key[1:]))
+		return len(names) < limit, ctx.Err()
+	})
+	return names, err
+}
+
+// UserRooms implements [store.Store].
+func (s *Store) UserRooms(ctx context.Context, user string) ([]store.UserRoom, uint64, error) {
+	v, err := s.acquire()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer s.release(v)
+	var rooms []store.UserRoom
+	prefix := userRoomPrefix(user)
+	err = scan(v.snap, prefix, prefixEnd(prefix), func(key, value []byte) (bool, error) {
+		r, err := decodeUserRoom(string(key[len(prefix):]), value)
+		if err != nil {
+			return false, badRecord(key, err)
+		}
+		rooms = append(rooms, r)
+		return true, ctx.Err()
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return rooms, v.version, nil
+}
