@@ -1,0 +1,131 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/user"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	"google.golang.org/grpc/codes"
+
+	reprise "github.com/reprise-chat/reprise/client"
+)
+
+const defaultServer = "127.0.0.1:9090"
+
+// clientFlags are the flags of every command that talks to a server.
+type clientFlags struct {
+	server  string
+	user    string
+	token   string
+	timeout time.Duration
+	asJSON  bool
+}
+
+func (f *clientFlags) register(cmd *cobra.Command, std Streams) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.server, "server", defaultServer, "the server's `host:port`")
+	flags.StringVar(&f.user, "user", loginName(std), "your `name`")
+	flags.StringVar(&f.token, "token", "", "`credential`, instead of the development one for --user; better in the variable")
+	flags.DurationVar(&f.timeout, "timeout", 10*time.Second, "wait for an answer for this `duration`")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON, one object a line")
+	bindEnvironment(cmd, std.Getenv, "server", "user", "token")
+}
+
+// loginName is the user's name on this machine.
+func loginName(std Streams) string {
+	if name := std.Getenv("USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return "guest"
+}
+
+// config returns what every client of this command starts from.
+func (f *clientFlags) config() reprise.Config {
+	token := f.token
+	if token == "" {
+		token = "dev:" + f.user
+	}
+	return reprise.Config{
+		Addresses: []string{f.server},
+		Token:     func(context.Context) (string, error) { return token, nil },
+	}
+}
+
+// call runs do with a client, for at most the timeout.
+func (f *clientFlags) call(ctx context.Context, do func(context.Context, *reprise.Client) error) error {
+	client, err := reprise.New(f.config())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	return errors.Join(f.explain(do(ctx, client)), client.Close())
+}
+
+// explainedError is an error whose message also says what to do.
+type explainedError struct {
+	message string
+	err     error
+}
+
+func (e *explainedError) Error() string { return e.message }
+func (e *explainedError) Unwrap() error { return e.err }
+
+// explain adds to an error what a person at a terminal can do about it.
+func (f *clientFlags) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	message := plainMessage(err)
+	var answer *reprise.Error
+	switch {
+	case errors.Is(err, reprise.ErrRoomNotFound):
+		message += fmt.Sprintf("\n%s is not a member of it, or there is no such room. Join it with: %s rooms join ROOM", f.user, self())
+	case errors.Is(err, reprise.ErrUnauthenticated):
+		message += "\nSay who you are with --user, or give a credential in $REPRISE_TOKEN."
+	case errors.Is(err, reprise.ErrSessionNotFound):
+		message += fmt.Sprintf("\nSee what there is with: %s sessions", self())
+	case errors.As(err, &answer) && answer.Code == codes.Unavailable && answer.Reason == "":
+		message = fmt.Sprintf("no server answers at %s\nStart one with: %s serve\nOr name another with --server. (%s)", f.server, self(), message)
+	case errors.Is(err, context.DeadlineExceeded):
+		message += fmt.Sprintf("\n%s did not answer within %v: is that the right server? A longer --timeout waits longer.", f.server, f.timeout)
+	}
+	return &explainedError{message: message, err: err}
+}
+
+// plainMessage is err's message for a person: what a server says for itself,
+// with the fields it does not like.
+func plainMessage(err error) string {
+	var answer *reprise.Error
+	if !errors.As(err, &answer) {
+		return strings.TrimPrefix(err.Error(), "reprise: ")
+	}
+	message := answer.Message
+	for _, field := range answer.Fields {
+		if !strings.Contains(message, field.Description) {
+			message += fmt.Sprintf("\n%s: %s", field.Field, field.Description)
+		}
+	}
+	return message
+}
+
+// writeJSON writes v as one line.
+func writeJSON(w io.Writer, v any) error {
+	return json.NewEncoder(w).Encode(v)
+}
+
+// isTerminal reports whether stream is a terminal.
+func isTerminal(stream any) bool {
+	file, ok := stream.(interface{ Fd() uintptr })
+	return ok && term.IsTerminal(int(file.Fd()))
+}

@@ -1,0 +1,233 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-chat/reprise/server"
+)
+
+// serveFlags are the flags of serve.
+type serveFlags struct {
+	addr         string
+	http         string
+	dir          string
+	origins      []string
+	keepAge      time.Duration
+	keepEvents   uint64
+	keepBytes    uint64
+	drainTimeout time.Duration
+	logLevel     slog.Level
+	logFormat    string
+	asJSON       bool
+}
+
+func newServe(std Streams) *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve rooms (the default command)",
+		Long: `Serve rooms over gRPC, and to browsers over grpc-web with a page to chat on.
+
+Everything is stored in one directory, which one server at a time may use. What
+a client was told is sent is on disk, and survives a crash.
+
+SIGINT (Ctrl-C) or SIGTERM drains: clients are told to come back, what was
+acknowledged is on disk, and serve exits with 0 within the drain timeout. A
+second signal exits at once.`,
+		Example: `  reprise                                  # the same as reprise serve
+  reprise serve --dir /var/lib/reprise
+  REPRISE_ADDR=127.0.0.1:7000 reprise serve --keep-age 720h`,
+		Args: arguments(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, std) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.addr, "addr", "127.0.0.1:9090", "`host:port` for gRPC; port 0 for any free one")
+	flags.StringVar(&f.http, "http", "127.0.0.1:8080", "`host:port` for browsers; port 0 for any free one")
+	flags.StringVar(&f.dir, "dir", "reprise-data", "`directory` of the data; made if it is not there")
+	flags.StringSliceVar(&f.origins, "origin", nil, "further web `origin` whose pages may call, like https://chat.example.com")
+	flags.DurationVar(&f.keepAge, "keep-age", 0, "keep events of a room for this `duration`; 0 for ever")
+	flags.Uint64Var(&f.keepEvents, "keep-events", 0, "keep this `number` of events of a room; 0 for all")
+	flags.Uint64Var(&f.keepBytes, "keep-bytes", 0, "keep this many `bytes` of events of a room; 0 for all")
+	flags.DurationVar(&f.drainTimeout, "drain-timeout", 10*time.Second, "exit within this `duration` of the first signal, whatever clients do")
+	flags.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "log from this `level` up: debug, info, warn or error")
+	flags.StringVar(&f.logFormat, "log-format", "auto", "`format`: text, json, or auto: text on a terminal")
+	flags.BoolVar(&f.asJSON, "json", false, "say where it listens as one line of JSON")
+	bindEnvironment(cmd, std.Getenv, "addr", "http", "dir", "origin", "keep-age", "keep-events", "keep-bytes",
+		"drain-timeout", "log-level", "log-format")
+	return cmd
+}
+
+func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
+	log, err := f.logger(cmd, std)
+	if err != nil {
+		return err
+	}
+	if f.drainTimeout <= 0 {
+		return usagef(cmd, "--drain-timeout must be more than 0, and is %v", f.drainTimeout)
+	}
+	// Before the store is opened, so that a signal that comes early still
+	// closes it.
+	ctx, stop := untilSignal(cmd.Context())
+	defer stop()
+
+	grpcListener, err := listen(ctx, cmd, "addr", f.addr)
+	if err != nil {
+		return err
+	}
+	httpListener, err := listen(ctx, cmd, "http", f.http)
+	if err != nil {
+		return errors.Join(err, grpcListener.Close())
+	}
+	srv, err := server.New(f.options(log))
+	if err != nil {
+		err = errors.Join(grpcListener.Close(), httpListener.Close(), err)
+		if errors.Is(err, server.ErrLocked) {
+			return fmt.Errorf("another server uses the data directory %s: end it, or give this one another with --dir", f.dir)
+		}
+		return err
+	}
+	if err := f.announce(std, grpcListener.Addr(), httpListener.Addr()); err != nil {
+		log.Warn("cannot say where this listens", "error", err)
+	}
+	return serve(ctx, srv, grpcListener, httpListener, f.drainTimeout, log)
+}
+
+func (f *serveFlags) options(log *slog.Logger) server.Options {
+	return server.Options{
+		Dir:        f.dir,
+		Origins:    f.origins,
+		Reflection: true,
+		Logger:     log,
+		Retention:  server.Retention{MaxAge: f.keepAge, MaxEvents: f.keepEvents, MaxBytes: f.keepBytes},
+	}
+}
+
+// serve runs srv until ctx ends, and then drains it for at most timeout.
+func serve(ctx context.Context, srv *server.Server, grpcListener, httpListener net.Listener, timeout time.Duration, log *slog.Logger) error {
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(grpcListener, httpListener) }()
+
+	var failed error
+	select {
+	case <-ctx.Done():
+	case <-srv.Failed():
+		failed = errors.New("the store failed; see the log. What was acknowledged is on disk: start again to recover it")
+	case err := <-served:
+		// It cannot go on; close what it holds.
+		served <- err
+		failed = err
+	}
+	log.Info("draining; a second signal exits at once", "timeout", timeout.String())
+	// Not the ended ctx: the drain has its own time.
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	if err := srv.Shutdown(drain); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return errors.Join(failed, err)
+	}
+	if err := errors.Join(failed, <-served); err != nil {
+		return err
+	}
+	log.Info("drained")
+	return nil
+}
+
+// untilSignal returns a context that ends with the first SIGINT or SIGTERM.
+// The second one ends the process. Call stop to end listening.
+func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	over, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, act := range []func(){cancel, func() { os.Exit(exitFailure) }} {
+			select {
+			case <-signals:
+				act()
+			case <-over:
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(over)
+		<-done
+		cancel()
+	}
+}
+
+// listen listens on a loopback address, and refuses any other: the only
+// identity there is so far believes whoever calls.
+func listen(ctx context.Context, cmd *cobra.Command, flag, address string) (net.Listener, error) {
+	resolved, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return nil, usagef(cmd, "--%s %q is not a host and port: %w", flag, address, err)
+	}
+	if !resolved.IP.IsLoopback() {
+		_, port, _ := net.SplitHostPort(address)
+		return nil, usagef(cmd, `--%s %s would let other machines in, and this release has only the development identity, which believes whatever name a caller gives.
+Use 127.0.0.1:%s; to reach it from another machine, forward the port: ssh -L %s:127.0.0.1:%s HOST.`, flag, address, port, port, port)
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", resolved.String())
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s is taken, perhaps by another reprise: end that, or choose another address with --%s", address, flag)
+	}
+	return listener, err
+}
+
+// announce says where the server listens and what to try next.
+func (f *serveFlags) announce(std Streams, grpcAddr, httpAddr net.Addr) error {
+	dir, err := filepath.Abs(f.dir)
+	if err != nil {
+		dir = f.dir
+	}
+	page := "http://" + httpAddr.String()
+	if f.asJSON {
+		return writeJSON(std.Out, struct {
+			GRPC string `json:"grpc"`
+			HTTP string `json:"http"`
+			Dir  string `json:"dir"`
+		}{grpcAddr.String(), page, dir})
+	}
+	chat := self() + " chat lobby"
+	if grpcAddr.String() != defaultServer {
+		chat += " --server " + grpcAddr.String()
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "Reprise serves\n\n")
+	fmt.Fprintf(&text, "  gRPC      %s\n", grpcAddr)
+	fmt.Fprintf(&text, "  browsers  %s\n", page)
+	fmt.Fprintf(&text, "  data      %s\n\n", dir)
+	fmt.Fprintf(&text, "Try next\n\n")
+	fmt.Fprintf(&text, "  %s\n", chat)
+	fmt.Fprintf(&text, "  %s --user bob     # somebody else, in another terminal\n", chat)
+	fmt.Fprintf(&text, "  grpcurl -plaintext -H 'authorization: Bearer dev:alice' %s list\n\n", grpcAddr)
+	fmt.Fprintf(&text, "Ctrl-C ends it; nobody loses their place.\n\n")
+	_, err = std.Out.Write([]byte(text.String()))
+	return err
+}
+
+func (f *serveFlags) logger(cmd *cobra.Command, std Streams) (*slog.Logger, error) {
+	options := &slog.HandlerOptions{Level: f.logLevel}
+	switch format := f.logFormat; {
+	case format == "json", format == "auto" && !isTerminal(std.Err):
+		return slog.New(slog.NewJSONHandler(std.Err, options)), nil
+	case format == "text", format == "auto":
+		return slog.New(slog.NewTextHandler(std.Err, options)), nil
+	}
+	return nil, usagef(cmd, "--log-format %q is none of text, json, auto", f.logFormat)
+}

@@ -1,0 +1,49 @@
+// Package place keeps the places of this machine's chats: one file for each
+// chat that is open at the same time, by server and user.
+package place
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	reprise "github.com/reprise-chat/reprise/client"
+)
+
+// maxChats bounds how many chats of one user with one server have places on
+// this machine. It is the server's own limit of sessions a user.
+const maxChats = 32
+
+// Dir returns where places are kept: below $XDG_STATE_HOME, or
+// ~/.local/state.
+func Dir(getenv func(string) string) (string, error) {
+	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "reprise"), nil
+	}
+	home := getenv("HOME")
+	if home == "" {
+		return "", errors.New("neither $XDG_STATE_HOME nor $HOME says where to keep the chat's place: set one")
+	}
+	return filepath.Join(home, ".local", "state", "reprise"), nil
+}
+
+// Open returns the first place of user on server, below dir, that no running
+// chat has. So a chat that is opened again goes on where it was closed, and a
+// second one at the same time has a place of its own, which it too finds
+// again. Close the store.
+func Open(dir, server, user string) (*reprise.FileStore, error) {
+	dir = filepath.Join(dir, url.PathEscape(server), url.PathEscape(user))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot keep the chat's place: %w", err)
+	}
+	for n := 1; n <= maxChats; n++ {
+		file := filepath.Join(dir, fmt.Sprintf("%d.json", n))
+		store, err := reprise.OpenFile(file)
+		if !errors.Is(err, reprise.ErrStoreLocked) {
+			return store, err
+		}
+	}
+	return nil, fmt.Errorf("%d chats of %s are open already: close one", maxChats, user)
+}
