@@ -1,0 +1,245 @@
+import { createSession, followPage } from "../sdk";
+import type { Change, Session } from "../sdk";
+import { button, byId, el, setAvatar, setChildren, setText } from "./dom";
+import { LogView } from "./log-view";
+import { StatusView } from "./status-view";
+
+/** The server's own bound, so that a person learns of it before sending. */
+const maxTextBytes = 64 * 1024;
+/** Closer to the end than this, the log follows what comes. */
+const followPx = 60;
+const noticeMs = 8_000;
+const selectedKey = "reprise/page/room";
+
+/** The chat page of one user. */
+export class Chat {
+  readonly #session: Session;
+  readonly #status = new StatusView();
+  readonly #log: LogView;
+  readonly #unfollow: () => void;
+  readonly #stop = new AbortController();
+
+  #selected = sessionStorage.getItem(selectedKey) ?? "";
+  /** By room: newest offset that was on the screen. */
+  readonly #seen = new Map<string, bigint>();
+  /** Whether the log is kept at its end. */
+  #atEnd = true;
+  #drawing = false;
+
+  constructor(user: string) {
+    this.#session = createSession({ user, token: () => `dev:${user}`, history: 50 });
+    const room = () => this.#selected;
+    this.#log = new LogView(byId("log"), byId("pending"), user, {
+      loadGap: (gap) => this.#fetch(this.#session.loadGap(room(), gap)),
+      retry: (clientId) => this.#session.retrySend(room(), clientId),
+      drop: (clientId) => this.#session.dropSend(room(), clientId),
+    });
+    for (const log of this.#session.rooms) this.#seen.set(log.name, log.place.offset);
+    setAvatar(byId("me-avatar"), user);
+    setText(byId("me"), user);
+    this.#session.subscribe((change) => this.#changed(change));
+    this.#unfollow = followPage(this.#session);
+    this.#listen();
+    byId("chat").hidden = false;
+    this.#draw();
+    this.#session.connect();
+  }
+
+  /** Ends the session and takes the page away. */
+  end(): void {
+    this.#stop.abort();
+    this.#unfollow();
+    this.#session.end();
+    sessionStorage.removeItem(selectedKey);
+    byId("chat").hidden = true;
+  }
+
+  #listen(): void {
+    const { signal } = this.#stop;
+    const on = <K extends keyof HTMLElementEventMap>(id: string, type: K, fn: (event: HTMLElementEventMap[K]) => void) =>
+      byId(id).addEventListener(type, fn, { signal });
+
+    on("toggle", "click", () => this.#toggle());
+    on("retry", "click", () => this.#session.online());
+    on("start-over", "click", () => this.#startOver());
+    on("join", "submit", (event) => this.#join(event));
+    on("lobby", "click", () => this.#joinRoom("lobby"));
+    on("leave", "click", () => this.#fetch(this.#session.leave(this.#selected)));
+    on("earlier", "click", () => this.#fetch(this.#session.loadEarlier(this.#selected)));
+    on("newest", "click", () => this.#toEnd());
+    on("scroll", "scroll", () => this.#scrolled());
+    on("composer", "submit", (event) => this.#send(event));
+    on("text", "keydown", (event) => this.#key(event));
+    on("menu", "click", () => this.#openSide(byId("menu").ariaExpanded !== "true"));
+    on("chat", "keydown", (event) => event.key === "Escape" && this.#openSide(false));
+    document.addEventListener("visibilitychange", () => this.#draw(), { signal });
+    const clock = setInterval(() => this.#status.draw(this.#session.state), 1000);
+    signal.addEventListener("abort", () => clearInterval(clock));
+  }
+
+  // Session to page.
+
+  #changed(change: Change): void {
+    if (change.what === "notice") return this.#notice(change.text);
+    if (change.what === "state") this.#status.draw(this.#session.state);
+    this.#drawSoon();
+  }
+
+  /** Many changes in one turn are drawn once. */
+  #drawSoon(): void {
+    if (this.#drawing) return;
+    this.#drawing = true;
+    setTimeout(() => this.#draw());
+  }
+
+  #draw(): void {
+    this.#drawing = false;
+    if (this.#stop.signal.aborted) return;
+    const { rooms, state } = this.#session;
+    this.#session.focus = this.#selected;
+    if (!this.#session.room(this.#selected) && rooms[0] && state.name === "live") this.#select(rooms[0].name);
+    const log = this.#session.room(this.#selected);
+    setText(byId("title"), log ? log.title || `# ${log.name}` : "Reprise");
+    byId("leave").hidden = !log;
+    byId("empty").hidden = log !== undefined || rooms.length > 0 || state.name !== "live";
+    byId<HTMLTextAreaElement>("text").disabled = !log;
+    byId<HTMLButtonElement>("send").disabled = !log;
+    this.#status.draw(state);
+    this.#drawLog();
+    this.#drawRooms();
+  }
+
+  #drawLog(): void {
+    const log = this.#session.room(this.#selected);
+    const scroll = byId("scroll");
+    scroll.hidden = !log;
+    if (!log) return;
+    const fromEnd = scroll.scrollHeight - scroll.scrollTop;
+    const first = byId("log").firstElementChild;
+    this.#log.draw(log, this.#session.pending(log.name));
+    byId("earlier").hidden = log.start === 0n || log.exhausted;
+    if (this.#atEnd) this.#toEnd();
+    // Lines that came in above do not move what is being read.
+    else if (byId("log").firstElementChild !== first) scroll.scrollTop = scroll.scrollHeight - fromEnd;
+    this.#sawAll();
+  }
+
+  #drawRooms(): void {
+    const items = this.#session.rooms.map((log) => {
+      if (!this.#seen.has(log.name)) this.#seen.set(log.name, log.place.offset);
+      const seen = this.#seen.get(log.name)!;
+      const fresh = log.entries.filter((e) => e.kind === "message" && e.offset > seen).length;
+      const item = button("", () => this.#select(log.name));
+      item.append(el("span", "name", log.name));
+      if (fresh > 0) item.append(el("span", "count", String(fresh)), el("span", "hidden", "unread"));
+      item.ariaCurrent = log.name === this.#selected ? "true" : "false";
+      item.dataset["room"] = log.name;
+      return el("li", "", item);
+    });
+    const focused = (document.activeElement as HTMLElement | null)?.dataset["room"];
+    setChildren(byId("rooms"), items);
+    if (focused) items.find((i) => (i.firstChild as HTMLElement).dataset["room"] === focused)?.querySelector("button")?.focus();
+    const unread = items.filter((i) => i.querySelector(".count")).length;
+    document.title = unread > 0 ? `(${unread}) Reprise` : "Reprise";
+  }
+
+  #sawAll(): void {
+    const log = this.#session.room(this.#selected);
+    const seen = log && (this.#seen.get(log.name) ?? 0n);
+    const visible = document.visibilityState === "visible" && this.#atEnd;
+    if (log && (visible || seen! > log.place.offset)) this.#seen.set(log.name, log.place.offset);
+    byId("newest").hidden = !log || this.#atEnd || log.place.offset <= seen!;
+  }
+
+  // Person to session.
+
+  #toggle(): void {
+    const { name } = this.#session.state;
+    if (name === "idle" || name === "closed") this.#session.connect();
+    else this.#session.disconnect();
+  }
+
+  #startOver(): void {
+    this.#session.end();
+    this.#session.connect();
+  }
+
+  #join(event: SubmitEvent): void {
+    event.preventDefault();
+    const input = byId<HTMLInputElement>("room");
+    this.#joinRoom(input.value.trim());
+    input.value = "";
+  }
+
+  #joinRoom(room: string): void {
+    this.#fetch(this.#session.join(room).then(() => this.#select(room)));
+  }
+
+  #select(room: string): void {
+    if (room !== this.#selected) {
+      this.#selected = room;
+      this.#session.focus = room;
+      sessionStorage.setItem(selectedKey, room);
+      this.#atEnd = true;
+    }
+    this.#openSide(false);
+    this.#drawSoon();
+    byId("text").focus();
+  }
+
+  #key(event: KeyboardEvent): void {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    byId<HTMLFormElement>("composer").requestSubmit();
+  }
+
+  #send(event: SubmitEvent): void {
+    event.preventDefault();
+    const input = byId<HTMLTextAreaElement>("text");
+    const text = input.value;
+    if (text.trim() === "" || !this.#selected) return;
+    const bytes = new TextEncoder().encode(text).length;
+    if (bytes > maxTextBytes) return this.#notice(`This message has ${bytes} bytes; the limit is ${maxTextBytes}.`);
+    try {
+      this.#session.send(this.#selected, text);
+      input.value = "";
+      this.#atEnd = true;
+    } catch (error) {
+      this.#notice((error as Error).message);
+    }
+  }
+
+  #fetch(work: Promise<void>): void {
+    work.catch((error: unknown) => {
+      this.#notice(error instanceof Error ? error.message : String(error));
+      this.#drawSoon();
+    });
+  }
+
+  // The page itself.
+
+  #scrolled(): void {
+    const scroll = byId("scroll");
+    this.#atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < followPx;
+    if (this.#atEnd) this.#drawSoon();
+  }
+
+  #toEnd(): void {
+    const scroll = byId("scroll");
+    this.#atEnd = true;
+    scroll.scrollTop = scroll.scrollHeight;
+    this.#sawAll();
+  }
+
+  #openSide(open: boolean): void {
+    byId("side").classList.toggle("open", open);
+    byId("menu").ariaExpanded = String(open);
+    if (open) byId("room").focus();
+  }
+
+  #notice(text: string): void {
+    const item = el("div", "notice", text);
+    byId("notices").append(item);
+    setTimeout(() => item.remove(), noticeMs);
+  }
+}

@@ -1,0 +1,39 @@
+import { Chat } from "./chat";
+import { byId } from "./dom";
+
+/** This tab's name; another tab may have another. */
+const nameKey = "reprise/page/name";
+/** The name a new tab proposes. */
+const lastNameKey = "reprise/last-name";
+
+function welcome(): void {
+  const input = byId<HTMLInputElement>("name");
+  input.value = localStorage.getItem(lastNameKey) ?? "";
+  byId("welcome").hidden = false;
+  input.focus();
+}
+
+function start(name: string): void {
+  sessionStorage.setItem(nameKey, name);
+  localStorage.setItem(lastNameKey, name);
+  byId("welcome").hidden = true;
+  const chat = new Chat(name);
+  byId("sign-out").addEventListener(
+    "click",
+    () => {
+      sessionStorage.removeItem(nameKey);
+      chat.end();
+      welcome();
+    },
+    { once: true },
+  );
+}
+
+byId("enter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  start(byId<HTMLInputElement>("name").value);
+});
+
+const name = sessionStorage.getItem(nameKey);
+if (name) start(name);
+else welcome();

@@ -1,0 +1,315 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+
+import type { ServerFrame } from "#gen/frame_pb";
+import type { Welcome } from "#gen/session_pb";
+import { Attachment } from "./attachment";
+import { Backoff } from "./backoff";
+import { Carrier } from "./carrier";
+import type { Dials } from "./carrier";
+import type { Env } from "./env";
+import { isRetryable, millis, reasonOf, retryDelayOf } from "./errors";
+import type { FirstFrame, OutFrame } from "./link";
+import { checkChange } from "./state";
+import type { State } from "./state";
+
+/** How long an attempt may take until the Welcome. */
+const openMs = 15_000;
+/** A stream is dead after a heartbeat interval and this without a frame. */
+const graceMs = 10_000;
+/** How often the above is looked at. */
+const watchMs = 5_000;
+/** A stream that lived this long has proven itself. */
+const provenMs = 10_000;
+/** How long a stream may take to end after goodbye. */
+const byeMs = 1_000;
+
+/** What a connection asks of the session it serves. */
+export interface Owner {
+  /** Called before each attempt. */
+  prepare(): Promise<void>;
+  /** The credentials for an attempt. */
+  headers(): Promise<HeadersInit>;
+  /** The frame to attach with, and whether it relies on a checkpoint. */
+  first(): { readonly frame: FirstFrame; readonly withCheckpoint: boolean };
+  /** The server does not know the checkpoint. */
+  forgetCheckpoint(): void;
+  welcomed(attachment: Attachment, welcome: Welcome): void;
+  /**
+   * A frame of the current attachment, or a Receipt or Fault of a retired
+   * one. Returns what is wrong with it, if it breaks the protocol.
+   */
+  frame(attachment: Attachment, frame: ServerFrame["frame"]): string | undefined;
+  /** The current attachment is gone; what it had under way is unknown. */
+  detached(): void;
+  stateChanged(): void;
+}
+
+/** Gets a session attached, and keeps it so. */
+export class Connection {
+  readonly #env: Env;
+  readonly #owner: Owner;
+  readonly #carrier: Carrier;
+  readonly #backoff: Backoff;
+
+  #state: State = { name: "idle" };
+  #opening: Attachment | undefined;
+  #current: Attachment | undefined;
+  /** Raised to silence whatever an earlier attempt has yet to report. */
+  #generation = 0;
+  /** Whether an attempt is under way, from preparation to Welcome. */
+  #attempting = false;
+  #retryAt = Infinity;
+  #cancelRetry = () => {};
+  #cancelWatch = () => {};
+  /** Whether the present token was asked for after one was refused. */
+  #refreshed = false;
+
+  constructor(env: Env, owner: Owner, dials: Dials, probe: () => Promise<unknown>) {
+    this.#env = env;
+    this.#owner = owner;
+    this.#carrier = new Carrier(dials, probe, () => env.now());
+    this.#backoff = new Backoff(() => env.random());
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  /** Whether frames can be sent now. */
+  get attached(): boolean {
+    return this.#current !== undefined;
+  }
+
+  send(frame: OutFrame): void {
+    this.#current?.link.send(frame);
+  }
+
+  /** Attaches, and stays attached until disconnect or a fatal error. */
+  connect(): void {
+    if (this.#attempting || this.#current) return;
+    this.#refreshed = false;
+    this.#attempt();
+  }
+
+  /** Detaches with a goodbye. */
+  disconnect(endSession: boolean): void {
+    const current = this.#current;
+    if (current) {
+      current.link.bye(endSession);
+      current.role = "dead";
+      this.#current = undefined;
+      this.#owner.detached();
+      this.#env.after(byeMs, () => current.link.close());
+    }
+    this.#stop({ name: "idle" });
+  }
+
+  /** Detaches at once, for a page that may not run again. */
+  suspend(): void {
+    this.#stop({ name: "idle" });
+  }
+
+  /** The network is back: do not wait any longer. */
+  online(): void {
+    if (!this.#current && this.#retryAt !== Infinity) this.#attempt();
+    this.check();
+  }
+
+  /** Looks at the clock, which may have jumped since a timer last ran. */
+  check(): void {
+    const now = this.#env.now();
+    const { heartbeatMs, lastFrame } = this.#current ?? { heartbeatMs: Infinity, lastFrame: 0 };
+    if (this.#current && now - lastFrame > heartbeatMs + graceMs) {
+      this.fail(this.#current, new ConnectError("nothing heard from the server", Code.Unavailable));
+    }
+    if (this.#opening && now - this.#opening.lastFrame > openMs) {
+      this.fail(this.#opening, new ConnectError("no answer from the server", Code.Unavailable));
+    }
+    if (now >= this.#retryAt) this.#attempt();
+  }
+
+  /** Gives an attachment up, as if its stream had ended with the error. */
+  fail(attachment: Attachment, error: unknown): void {
+    const { role } = attachment;
+    attachment.kill();
+    this.#ended(attachment, role, error);
+  }
+
+  #attempt(): void {
+    this.#cancelRetry();
+    this.#retryAt = Infinity;
+    this.#attempting = true;
+    if (!this.#current) this.#change({ name: "connecting" });
+    void this.#open(++this.#generation);
+  }
+
+  async #open(generation: number): Promise<void> {
+    try {
+      await this.#owner.prepare();
+      const headers = await this.#owner.headers();
+      const dial = await this.#carrier.pick();
+      if (generation !== this.#generation) return;
+      const { frame, withCheckpoint } = this.#owner.first();
+      const attachment = new Attachment(dial(frame, headers), dial, withCheckpoint, this.#env.now());
+      this.#opening = attachment;
+      this.#watch();
+      void this.#read(attachment);
+    } catch (error) {
+      if (generation === this.#generation) this.#attemptFailed(ConnectError.from(error), false);
+    }
+  }
+
+  async #read(attachment: Attachment): Promise<void> {
+    let error: unknown;
+    try {
+      for await (const { frame } of attachment.link.frames) {
+        if (attachment.role !== "dead") this.#frame(attachment, frame);
+      }
+    } catch (reason) {
+      error = reason;
+    }
+    const { role } = attachment;
+    if (role === "dead") return;
+    attachment.kill();
+    this.#ended(attachment, role, error ?? new ConnectError("the server ended the stream", Code.Unavailable));
+  }
+
+  #frame(attachment: Attachment, frame: ServerFrame["frame"]): void {
+    attachment.lastFrame = this.#env.now();
+    if (attachment.role === "opening") return this.#first(attachment, frame);
+    const retired = attachment.role === "retired";
+    switch (frame.case) {
+      case "heartbeat":
+        // Here and not by a timer: a hidden tab's timers hardly run.
+        if (!retired) attachment.link.send({ frame: { case: "ack", value: {} } });
+        return;
+      case "drain":
+        if (!retired) this.#moveAfter(millis(frame.value.moveAfter));
+        return;
+      case "fenced":
+        if (!retired) this.#close("FENCED", "Another tab or program has taken this session over.");
+        return;
+      case "moved":
+        return; // The end of the stream follows.
+      case "welcome":
+        return this.fail(attachment, new ConnectError("a second Welcome", Code.Internal));
+    }
+    if (retired && frame.case !== "receipt" && frame.case !== "fault") return;
+    const wrong = this.#owner.frame(attachment, frame);
+    if (wrong) return this.fail(attachment, new ConnectError(wrong, Code.Internal));
+    if (frame.case === "caughtUp" && frame.value.room === "") this.#caughtUp(attachment);
+  }
+
+  #first(attachment: Attachment, frame: ServerFrame["frame"]): void {
+    if (frame.case !== "welcome") {
+      return this.fail(attachment, new ConnectError(`stream began with ${frame.case}`, Code.Internal));
+    }
+    const moved = this.#current;
+    if (moved) moved.role = "retired";
+    attachment.welcome(frame.value, this.#env.now());
+    this.#opening = undefined;
+    this.#current = attachment;
+    this.#attempting = false;
+    this.#refreshed = false;
+    this.#carrier.welcomed(attachment.dial);
+    if (moved) this.#owner.detached();
+    this.#owner.welcomed(attachment, frame.value);
+    // A move is nobody's business: the state stays as it was.
+    if (this.#state.name === "connecting") {
+      this.#change({ name: "replaying", toReplay: Number(frame.value.eventsToReplay) });
+    }
+  }
+
+  #caughtUp(attachment: Attachment): void {
+    attachment.replaying = false;
+    if (this.#state.name === "replaying") this.#change({ name: "live", replayed: attachment.replayed });
+  }
+
+  #ended(attachment: Attachment, role: Attachment["role"], reason: unknown): void {
+    const error = ConnectError.from(reason);
+    if (role === "opening") {
+      this.#opening = undefined;
+      this.#carrier.failed(attachment.dial, error);
+      return this.#attemptFailed(error, attachment.withCheckpoint);
+    }
+    if (role !== "current") return;
+    this.#current = undefined;
+    this.#owner.detached();
+    const proven = this.#env.now() - attachment.welcomedAt >= provenMs;
+    if (proven) this.#backoff.reset();
+    if (this.#attempting) return this.#change({ name: "connecting" });
+    if (reasonOf(error) === "FENCED") return this.#close("FENCED", error.rawMessage);
+    if (proven && error.code === Code.Unauthenticated) return this.#attempt(); // With a fresh token.
+    const hint = proven ? this.#env.random() * attachment.resumeHintMs : 0;
+    this.#retry(error, retryDelayOf(error) ?? hint);
+  }
+
+  #attemptFailed(error: ConnectError, withCheckpoint: boolean): void {
+    this.#attempting = false;
+    const reason = reasonOf(error);
+    if (withCheckpoint && reason === "POSITIONS_NEEDED") {
+      this.#owner.forgetCheckpoint();
+      return this.#attempt();
+    }
+    if (error.code === Code.Unauthenticated && !this.#refreshed) {
+      this.#refreshed = true;
+      return this.#attempt();
+    }
+    if (isRetryable(error.code)) return this.#retry(error, retryDelayOf(error) ?? 0);
+    // While an old stream can still be read, let it say what it has to.
+    if (!this.#current) this.#close(reason || Code[error.code], error.rawMessage);
+  }
+
+  /** Tries again after the server's hint, or else after a random time. */
+  #retry(error: ConnectError, hintMs: number): void {
+    const jitter = this.#backoff.next();
+    const delay = hintMs > 0 ? hintMs : jitter;
+    this.#schedule(delay);
+    if (!this.#current) this.#change({ name: "waiting", retryAt: this.#retryAt, error: error.rawMessage });
+  }
+
+  /** Attaches anew after the delay, while the current stream is still read. */
+  #moveAfter(delayMs: number): void {
+    if (!this.#attempting) this.#schedule(delayMs);
+  }
+
+  #schedule(delayMs: number): void {
+    this.#cancelRetry();
+    this.#retryAt = this.#env.now() + delayMs;
+    this.#cancelRetry = this.#env.after(delayMs, () => this.#attempt());
+  }
+
+  #watch(): void {
+    this.#cancelWatch();
+    this.#cancelWatch = this.#env.after(watchMs, () => {
+      this.#watch();
+      this.check();
+    });
+  }
+
+  #close(reason: string, message: string): void {
+    this.#stop({ name: "closed", reason, message });
+  }
+
+  #stop(state: State): void {
+    this.#generation++;
+    this.#attempting = false;
+    this.#cancelRetry();
+    this.#cancelWatch();
+    this.#retryAt = Infinity;
+    this.#opening?.kill();
+    this.#opening = undefined;
+    if (this.#current) {
+      this.#current.kill();
+      this.#current = undefined;
+      this.#owner.detached();
+    }
+    this.#change(state);
+  }
+
+  #change(state: State): void {
+    checkChange(this.#state.name, state.name);
+    this.#state = state;
+    this.#owner.stateChanged();
+  }
+}
