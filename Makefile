@@ -41,13 +41,14 @@ test-go: need-cc ## the quick part: go test -race ./...
 	go test -race ./...
 
 .PHONY: lint
-lint: $(BIN)/buf $(BIN)/golangci-lint ## contract, format, vet, linters, go.mod
+lint: $(BIN)/buf $(BIN)/golangci-lint web/node_modules ## contract, format, vet, linters, types, go.mod
 	buf lint
 	buf breaking --against .ci/contract.binpb
 	@unformatted=$$(git ls-files -z '*.go' | xargs -0 -r gofmt -l); \
 	  if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	golangci-lint run ./...
+	npm --prefix web run check
 	go mod tidy -diff
 
 .PHONY: generate
@@ -70,8 +71,9 @@ test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real se
 	REPRISE_TRANSCRIPT=1 go test -count=1 -run '^TestP12_READMETranscript$$' ./internal/transcript
 
 .PHONY: test-web
-test-web: web/node_modules need-chromium ## the page, in Chromium
+test-web: web/node_modules need-chromium ## the page: its parts in Node, and all of it in Chromium
 	npm --prefix web test
+	npm --prefix web run e2e
 
 .PHONY: test-conversation
 test-conversation: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## Go, grpcurl and the page in one room while the server is killed

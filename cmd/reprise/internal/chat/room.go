@@ -74,12 +74,12 @@ func (r *room) begin(after uint64) {
 	}
 }
 
-// oldest returns the smallest offset that is held or will be delivered: what is
-// before it has to be asked for.
+// oldest returns the smallest offset that is held, or will be delivered: what
+// is before it has to be asked for.
 func (r *room) oldest() uint64 {
 	for _, e := range r.entries {
 		if e.record.Offset > 0 {
-			return min(e.record.Offset, r.start+1)
+			return e.record.Offset
 		}
 	}
 	return r.start + 1

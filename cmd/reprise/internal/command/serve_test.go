@@ -1,0 +1,87 @@
+package command
+
+import (
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestServeAnnounces(t *testing.T) {
+	dir := t.TempDir()
+	p := start(t, command(t, []string{"REPRISE_ADDR=127.0.0.1:0", "REPRISE_HTTP=127.0.0.1:0", "REPRISE_DIR=" + dir}))
+	var text string
+	for !strings.Contains(text, "Ctrl-C ends it") {
+		text += p.line() + "\n"
+	}
+	for _, want := range []string{"gRPC      127.0.0.1:", "browsers  http://127.0.0.1:", "data      " + dir, "chat lobby", "grpcurl"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.end(); code != exitOK {
+		t.Error("exit code ", code)
+	}
+	if log := p.errs.String(); !strings.Contains(log, `"msg":"drained"`) {
+		t.Errorf("the log, which is no terminal, is\n%s", log)
+	}
+}
+
+func TestServeBothDoors(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "")
+	newPerson(t, "alice", h.GRPC).ok("", "rooms")
+	response, err := http.Get(h.HTTP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Error(response.Status)
+	}
+}
+
+func TestSecondServerIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	h := serveIn(t, dir, "")
+	second := start(t, command(t, nil, "serve", "--dir", dir, "--addr", "127.0.0.1:0", "--http", "127.0.0.1:0"))
+	if code := second.end(); code != exitFailure {
+		t.Error("exit code ", code)
+	}
+	if got := second.errs.String(); !strings.Contains(got, "another server uses the data directory "+dir) || !strings.Contains(got, "--dir") {
+		t.Errorf("it says\n%s", got)
+	}
+	third := start(t, command(t, nil, "serve", "--dir", t.TempDir(), "--addr", h.GRPC, "--http", "127.0.0.1:0"))
+	if code := third.end(); code != exitFailure {
+		t.Error("exit code ", code)
+	}
+	if got := third.errs.String(); !strings.Contains(got, h.GRPC+" is taken") || !strings.Contains(got, "--addr") {
+		t.Errorf("it says\n%s", got)
+	}
+}
+
+// TestDrainEndsInTime has a client that reads nothing and ignores everything.
+func TestDrainEndsInTime(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "", "--drain-timeout", "1s")
+	ignore(t, h.GRPC)
+	began := time.Now()
+	h.signal(syscall.SIGINT)
+	if code := h.end(); code != exitOK {
+		t.Error("exit code ", code)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Error("it took ", took)
+	}
+}
+
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "", "--drain-timeout", "1h")
+	ignore(t, h.GRPC)
+	h.signal(syscall.SIGINT)
+	h.errs.await(t, "draining")
+	h.signal(syscall.SIGINT)
+	if code := h.end(); code != exitFailure {
+		t.Error("exit code ", code)
+	}
+}

@@ -1,0 +1,210 @@
+package command
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/reprise-chat/reprise/cmd/reprise/internal/line"
+)
+
+// texts are the messages of a tail.
+func texts(t *testing.T, p person, room string) []string {
+	t.Helper()
+	var all []string
+	for _, r := range objects[line.Record](t, p.ok("", "tail", room, "--after", "0", "--json")) {
+		if r.Type == "message" {
+			all = append(all, r.Text)
+		}
+	}
+	return all
+}
+
+func TestSendAndTail(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "")
+	alice, bob := newPerson(t, "alice", h.GRPC), newPerson(t, "bob", h.GRPC)
+
+	if r := alice.run("", "send", "lobby", "hello", "--no-join"); r.code != exitFailure || !strings.Contains(r.err, "rooms join ROOM") {
+		t.Errorf("a send without being a member: exit code %d\n%s", r.code, r.err)
+	}
+	first := objects[sent](t, alice.ok("", "send", "lobby", "hello", "--json", "--client-id", "c1"))[0]
+	again := objects[sent](t, alice.ok("", "send", "lobby", "hello", "--json", "--client-id", "c1"))[0]
+	if first.Room != "lobby" || first.Offset == 0 || first != again {
+		t.Errorf("one client id, and the receipts %+v and %+v", first, again)
+	}
+	if r := alice.run("", "send", "lobby", "something else", "--client-id", "c1"); r.code != exitFailure || !strings.Contains(r.err, "c1") {
+		t.Errorf("a client id for another text: exit code %d\n%s", r.code, r.err)
+	}
+	if out := alice.ok("from a\npipe\n", "send", "lobby"); out != fmt.Sprintf("sent: lobby %d\n", first.Offset+1) {
+		t.Error(out)
+	}
+	if r := alice.run("", "send", "lobby", ""); r.code != exitFailure || !strings.Contains(r.err, "text") {
+		t.Errorf("an empty text: exit code %d\n%s", r.code, r.err)
+	}
+	if got := texts(t, alice, "lobby"); !slices.Equal(got, []string{"hello", "from a\npipe"}) {
+		t.Errorf("the room has %q", got)
+	}
+
+	if r := bob.run("", "tail", "lobby"); r.code != exitFailure || !strings.Contains(r.err, "rooms join ROOM") {
+		t.Errorf("a tail without being a member: exit code %d\n%s", r.code, r.err)
+	}
+	out := bob.ok("", "tail", "lobby", "--join", "--last", "2")
+	if strings.Count(out, "\n") != 3 || !strings.Contains(out, "alice: from a\n") || !strings.HasSuffix(out, "* bob joined\n") {
+		t.Errorf("the last two are\n%s", out)
+	}
+	if got := objects[line.Record](t, bob.ok("", "tail", "lobby", "--after", "0", "--limit", "1", "--json")); len(got) != 1 || got[0].Type != "created" {
+		t.Errorf("the first event is %+v", got)
+	}
+	if out := bob.ok("", "tail", "lobby", "--last", "0"); out != "" {
+		t.Errorf("none of what is there is %q", out)
+	}
+}
+
+func TestTailFollows(t *testing.T) {
+	dir := t.TempDir()
+	h := serveIn(t, dir, "")
+	alice := newPerson(t, "alice", h.GRPC)
+	alice.ok("", "send", "lobby", "before")
+	p := start(t, command(t, []string{"REPRISE_SERVER=" + h.GRPC}, "tail", "lobby", "--last", "1", "--follow"))
+	if got := p.line(); !strings.HasSuffix(got, "alice: before") {
+		t.Error(got)
+	}
+	alice.ok("", "send", "lobby", "live")
+	if got := p.line(); !strings.HasSuffix(got, "alice: live") {
+		t.Error(got)
+	}
+	h.signal(syscall.SIGKILL)
+	h.end()
+	serveIn(t, dir, h.GRPC)
+	alice.ok("", "send", "lobby", "after the crash")
+	if got := p.line(); !strings.HasSuffix(got, "alice: after the crash") {
+		t.Error(got)
+	}
+	p.signal(syscall.SIGINT)
+	if code := p.end(); code != exitOK {
+		t.Error("exit code ", code)
+	}
+}
+
+func TestRoomsMembersSessions(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "")
+	alice, bob := newPerson(t, "alice", h.GRPC), newPerson(t, "bob", h.GRPC)
+	if out := alice.ok("", "rooms"); !strings.Contains(out, "no room yet") {
+		t.Error(out)
+	}
+	if out := alice.ok("", "rooms", "--json"); out != "" {
+		t.Error(out)
+	}
+	if out := alice.ok("", "sessions"); !strings.Contains(out, "no sessions") {
+		t.Error(out)
+	}
+	if out := alice.ok("", "rooms", "join", "lobby"); out != "joined: lobby, members: 1\n" {
+		t.Error(out)
+	}
+	bob.ok("", "rooms", "join", "lobby", "--json")
+	rooms := objects[room](t, alice.ok("", "rooms", "--json"))
+	if len(rooms) != 1 || rooms[0].Name != "lobby" || rooms[0].Members != 2 || rooms[0].Creator != "alice" || rooms[0].Access != "open" {
+		t.Errorf("%+v", rooms)
+	}
+	if out := alice.ok("", "rooms"); !strings.HasPrefix(out, "ROOM ") || !strings.Contains(out, "\nlobby ") {
+		t.Error(out)
+	}
+	members := objects[member](t, alice.ok("", "members", "lobby", "--json"))
+	if len(members) != 2 || members[0].User != "alice" || members[1].User != "bob" || members[1].Joined <= members[0].Joined {
+		t.Errorf("%+v", members)
+	}
+	if out := bob.ok("", "rooms", "leave", "lobby"); out != "left: lobby\n" {
+		t.Error(out)
+	}
+	if r := bob.run("", "members", "lobby"); r.code != exitFailure || !strings.Contains(r.err, "rooms join ROOM") {
+		t.Errorf("exit code %d\n%s", r.code, r.err)
+	}
+
+	alice.ok("hello\n", "chat", "lobby")
+	sessions := objects[session](t, alice.ok("", "sessions", "--json"))
+	if len(sessions) != 1 || sessions[0].Attached || sessions[0].Attach != 1 || sessions[0].Created.IsZero() {
+		t.Fatalf("%+v", sessions)
+	}
+	if out := alice.ok("", "sessions", "end", sessions[0].ID); out != "ended: "+sessions[0].ID+"\n" {
+		t.Error(out)
+	}
+	if r := alice.run("", "sessions", "end", sessions[0].ID); r.code != exitFailure || !strings.Contains(r.err, "sessions\n") {
+		t.Errorf("exit code %d\n%s", r.code, r.err)
+	}
+}
+
+func TestP7_PipedChatResumes(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "")
+	alice, bob := newPerson(t, "alice", h.GRPC), newPerson(t, "bob", h.GRPC)
+	out := alice.ok("one\ntwo\n", "chat", "lobby")
+	if !strings.Contains(out, "alice: one\n") || !strings.HasSuffix(out, "alice: two\n") {
+		t.Errorf("the chat printed\n%s", out)
+	}
+	bob.ok("", "send", "lobby", "while alice is away")
+	got := objects[line.Record](t, alice.ok("three\n", "chat", "lobby", "--json"))
+	var all []string
+	for _, r := range got {
+		all = append(all, r.Type+" "+r.Text)
+	}
+	if want := []string{"joined ", "message while alice is away", "message three"}; !slices.Equal(all, want) {
+		t.Errorf("the chat that was opened again printed %q, want %q", all, want)
+	}
+}
+
+// TestP4_PipedChatThroughACrash has messages sent while the server is killed
+// and started again.
+func TestP4_PipedChatThroughACrash(t *testing.T) {
+	dir := t.TempDir()
+	h := serveIn(t, dir, "")
+	chat := command(t, []string{"REPRISE_SERVER=" + h.GRPC, "XDG_STATE_HOME=" + t.TempDir()}, "chat", "lobby", "--json")
+	in, err := chat.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, chat)
+	var want []string
+	for i := range 6 {
+		text := fmt.Sprint("message ", i)
+		want = append(want, text)
+		if _, err := fmt.Fprintln(in, text); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 1 {
+			h.signal(syscall.SIGKILL)
+			h.end()
+			h = serveIn(t, dir, h.GRPC)
+		}
+	}
+	in.Close()
+	var printed []string
+	for len(printed) < len(want) {
+		if r := objects[line.Record](t, p.line())[0]; r.Type == "message" {
+			printed = append(printed, r.Text)
+		}
+	}
+	if code := p.end(); code != exitOK {
+		t.Error("exit code ", code)
+	}
+	if !slices.Equal(printed, want) {
+		t.Errorf("printed %q", printed)
+	}
+	if got := texts(t, newPerson(t, "alice", h.GRPC), "lobby"); !slices.Equal(got, want) {
+		t.Errorf("the room has %q", got)
+	}
+}
+
+// TestPipedChatReportsWhatIsRefused has a line that is too long between two
+// that are not.
+func TestPipedChatReportsWhatIsRefused(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "")
+	alice := newPerson(t, "alice", h.GRPC)
+	r := alice.run("before\n"+strings.Repeat("x", 100_000)+"\nafter\n", "chat", "lobby")
+	if r.code != exitFailure || !strings.Contains(r.err, "not sent: ") || !strings.Contains(r.err, "1 of the messages") {
+		t.Errorf("exit code %d\n%s", r.code, r.err)
+	}
+	if got := texts(t, alice, "lobby"); !slices.Equal(got, []string{"before", "after"}) {
+		t.Errorf("the room has %q", got)
+	}
+}
