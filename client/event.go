@@ -111,24 +111,6 @@ func (r Rewind) Position() Position {
 	return Position{Room: r.Room, Incarnation: r.Incarnation, Offset: r.To, Earlier: r.earlier}
 }
 
-// Position is a client's place in one room: it has handled everything up to
-// and including Offset.
-type Position struct {
-	Room        string `json:"room"`
-	Incarnation string `json:"incarnation,omitempty"`
-	Offset      uint64 `json:"offset"`
-	// Earlier is the newest offset handled under each earlier incarnation,
-	// newest first, at most 8: where to go back to when Incarnation turns out
-	// to be lost.
-	Earlier []Stretch `json:"earlier,omitempty"`
-}
-
-// Stretch is the end of what a client has handled under one incarnation.
-type Stretch struct {
-	Incarnation string `json:"incarnation"`
-	Offset      uint64 `json:"offset"`
-}
-
 // Records that the server keeps, as the contract defines them.
 type (
 	// Room is a named log with members.

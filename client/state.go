@@ -2,6 +2,7 @@ package reprise
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
@@ -111,5 +112,73 @@ func outcomeOf(o reprisev1.Outcome) Outcome {
 		return OutcomeForked
 	default:
 		return ""
+	}
+}
+
+// stateBox holds the state and tells the observer of it.
+type stateBox struct {
+	observe func(State)
+
+	mu    sync.Mutex
+	state State
+	// changed has capacity 1: the observer is to look.
+	changed chan struct{}
+}
+
+func newStateBox(observe func(State)) *stateBox {
+	return &stateBox{observe: observe, changed: make(chan struct{}, 1)}
+}
+
+func (b *stateBox) get() State {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state
+}
+
+func (b *stateBox) update(change func(*State)) {
+	b.mu.Lock()
+	change(&b.state)
+	b.mu.Unlock()
+	signal(b.changed)
+}
+
+// progressStep is how many replayed events the observer is told of at a time.
+const progressStep = 64
+
+// progress is update for what happens many times a second: the observer is
+// told of a part of it.
+func (b *stateBox) progress(change func(*State)) {
+	b.mu.Lock()
+	change(&b.state)
+	s := b.state
+	b.mu.Unlock()
+	if s.Replayed%progressStep == 0 || s.Replayed >= s.ToReplay {
+		signal(b.changed)
+	}
+}
+
+// notify runs the observer on a goroutine of its own. The function returned
+// waits until it has been told of the state there is then.
+func (b *stateBox) notify() (finish func()) {
+	if b.observe == nil {
+		return func() {}
+	}
+	last := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-b.changed:
+				b.observe(b.get())
+			case <-last:
+				b.observe(b.get())
+				return
+			}
+		}
+	}()
+	return func() {
+		close(last)
+		<-done
 	}
 }

@@ -1,0 +1,255 @@
+package reprise
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"math"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+)
+
+const pageSize = 200
+
+// call makes one unary call, with a fresh token. If the server cannot be
+// reached the next call tries another one.
+func (c *Client) call(ctx context.Context, f func(context.Context, reprisev1.ChatServiceClient) error) error {
+	conn, err := c.pool.get()
+	if err != nil {
+		return err
+	}
+	defer conn.release()
+	ctx, err = c.authorize(ctx)
+	if err != nil {
+		return err
+	}
+	err = errorOf(f(ctx, conn.chat))
+	if isTransport(err) {
+		conn.retire(true)
+	}
+	return err
+}
+
+// read makes a call that changes nothing, or nothing twice: each address is
+// tried, and a token that was refused is fetched anew once.
+func (c *Client) read(ctx context.Context, f func(context.Context, reprisev1.ChatServiceClient) error) error {
+	refreshed := false
+	for attempt := 1; ; attempt++ {
+		err := c.call(ctx, f)
+		switch {
+		case errors.Is(err, ErrUnauthenticated) && !refreshed:
+			refreshed = true
+		case isTransport(err) && attempt < len(c.cfg.Addresses):
+		default:
+			return err
+		}
+	}
+}
+
+// change makes a call that speaks for the attachment, if Run is running. One
+// that was refused because the attachment had been replaced has changed
+// nothing, and is made again for the new one.
+func (c *Client) change(ctx context.Context, f func(context.Context, reprisev1.ChatServiceClient, *reprisev1.Via) error) error {
+	var replaced *attachment
+	refreshed := false
+	for {
+		a, err := c.attached(ctx, replaced)
+		if err != nil {
+			return err
+		}
+		var via *reprisev1.Via
+		if a != nil {
+			via = a.via
+		}
+		err = c.call(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) error {
+			return f(ctx, chat, via)
+		})
+		switch {
+		case a != nil && (reasonOf(err) == "FENCED" || reasonOf(err) == "NOT_ATTACHED"):
+			replaced = a
+		case errors.Is(err, ErrUnauthenticated) && !refreshed:
+			refreshed = true
+		default:
+			return err
+		}
+	}
+}
+
+// Join makes the user a member of a room; a room that does not exist is
+// created open. While Run is running the room and, first, its newest history
+// events (at most 1000) are delivered to the handler. Joining twice changes
+// nothing.
+func (c *Client) Join(ctx context.Context, room string, history uint32) (*Room, error) {
+	var joined *reprisev1.JoinRoomResponse
+	err := c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) (err error) {
+		request := &reprisev1.JoinRoomRequest{Via: via, Room: room}
+		if via != nil {
+			request.History = history // without an attachment there is nobody to show it to
+		}
+		joined, err = chat.JoinRoom(ctx, request)
+		return err
+	})
+	return joined.GetRoom(), err
+}
+
+// Leave ends the user's membership of a room.
+func (c *Client) Leave(ctx context.Context, room string) error {
+	return c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) error {
+		_, err := chat.LeaveRoom(ctx, &reprisev1.LeaveRoomRequest{Via: via, Room: room})
+		return err
+	})
+}
+
+// CreateOptions describe a room to be created.
+type CreateOptions struct {
+	// Title for people, at most 256 bytes.
+	Title string
+	// Private lets in only the creator and Members.
+	Private bool
+	// Members are further first members, at most 100.
+	Members []string
+	// Retention of the room; nil for the server's default.
+	Retention *Retention
+}
+
+// Create creates a room with the user as its first member.
+func (c *Client) Create(ctx context.Context, room string, opts CreateOptions) (*Room, error) {
+	access := reprisev1.RoomAccess_ROOM_ACCESS_OPEN
+	if opts.Private {
+		access = reprisev1.RoomAccess_ROOM_ACCESS_PRIVATE
+	}
+	var created *reprisev1.CreateRoomResponse
+	err := c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) (err error) {
+		created, err = chat.CreateRoom(ctx, &reprisev1.CreateRoomRequest{
+			Via: via, Room: room, Title: opts.Title, Access: access, Members: opts.Members, Retention: opts.Retention,
+		})
+		return err
+	})
+	return created.GetRoom(), err
+}
+
+// GetRoom returns one of the user's rooms.
+func (c *Client) GetRoom(ctx context.Context, room string) (*Room, error) {
+	var got *reprisev1.GetRoomResponse
+	err := c.read(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) (err error) {
+		got, err = chat.GetRoom(ctx, &reprisev1.GetRoomRequest{Room: room})
+		return err
+	})
+	return got.GetRoom(), err
+}
+
+// ListRooms returns the user's rooms by name, fetching page after page. It
+// ends after the first error.
+func (c *Client) ListRooms(ctx context.Context) iter.Seq2[*Room, error] {
+	return pages(func(token string) ([]*Room, string, error) {
+		var page *reprisev1.ListRoomsResponse
+		err := c.read(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) (err error) {
+			page, err = chat.ListRooms(ctx, &reprisev1.ListRoomsRequest{PageSize: pageSize, PageToken: token})
+			return err
+		})
+		return page.GetRooms(), page.GetNextPageToken(), err
+	})
+}
+
+// ListMembers returns the members of one of the user's rooms by name,
+// fetching page after page. It ends after the first error.
+func (c *Client) ListMembers(ctx context.Context, room string) iter.Seq2[*Member, error] {
+	return pages(func(token string) ([]*Member, string, error) {
+		var page *reprisev1.ListMembersResponse
+		err := c.read(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) (err error) {
+			page, err = chat.ListMembers(ctx, &reprisev1.ListMembersRequest{Room: room, PageSize: pageSize, PageToken: token})
+			return err
+		})
+		return page.GetMembers(), page.GetNextPageToken(), err
+	})
+}
+
+// pages turns a paged call into a sequence.
+func pages[T any](fetch func(token string) ([]*T, string, error)) iter.Seq2[*T, error] {
+	return func(yield func(*T, error) bool) {
+		token := ""
+		for {
+			items, next, err := fetch(token)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, item := range items {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if next == "" || next == token {
+				return
+			}
+			token = next
+		}
+	}
+}
+
+// Range selects events of a room.
+type Range struct {
+	// After and Before bound the offsets, both exclusive; Before 0 is no
+	// bound.
+	After, Before uint64
+	// Limit is how many events at most; 100 if 0, at most 1000.
+	Limit int
+	// Newest returns the newest events of the range instead of the oldest,
+	// still in ascending order: for scrolling back.
+	Newest bool
+}
+
+// Page is a range of a room's log, in ascending order.
+type Page struct {
+	Events []Event
+	// Gap is what retention removed from the start of the range, or nil.
+	Gap *Gap
+	// Head and Oldest are the room's newest and oldest retained offset.
+	Head, Oldest uint64
+	// More reports that the range has more events than were returned.
+	More bool
+}
+
+// ListEvents returns part of a room's log, without a session.
+func (c *Client) ListEvents(ctx context.Context, room string, r Range) (Page, error) {
+	var list *reprisev1.ListEventsResponse
+	err := c.read(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) (err error) {
+		list, err = chat.ListEvents(ctx, &reprisev1.ListEventsRequest{
+			Room: room, After: r.After, Before: r.Before, Limit: int32(min(r.Limit, math.MaxInt32)), Newest: r.Newest,
+		})
+		return err
+	})
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Head: list.GetHead(), Oldest: list.GetOldest(), More: list.GetMore()}
+	for _, stretch := range list.GetStretches() {
+		for _, e := range stretch.GetEvents() {
+			page.Events = append(page.Events, eventOf(room, stretch.GetIncarnation(), e))
+		}
+	}
+	if g := list.GetGap(); g != nil {
+		gap := gapOf(g)
+		page.Gap = &gap
+	}
+	return page, nil
+}
+
+// ListSessions returns the user's sessions, oldest first.
+func (c *Client) ListSessions(ctx context.Context) ([]*Session, error) {
+	var list *reprisev1.ListSessionsResponse
+	err := c.read(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) (err error) {
+		list, err = chat.ListSessions(ctx, &reprisev1.ListSessionsRequest{})
+		return err
+	})
+	return list.GetSessions(), err
+}
+
+// EndSession ends one of the user's sessions: its positions are forgotten, a
+// live stream of it ends.
+func (c *Client) EndSession(ctx context.Context, id string) error {
+	return c.call(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) error {
+		_, err := chat.EndSession(ctx, &reprisev1.EndSessionRequest{SessionId: id})
+		return err
+	})
+}

@@ -1,0 +1,266 @@
+package reprise
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+)
+
+// maxInFlight is how many sends are under way at a time. Servers allow 32.
+const maxInFlight = 16
+
+// Receipt confirms that an event is durable.
+type Receipt struct {
+	Room        string
+	Incarnation string
+	Offset      uint64
+	// Time is when the server accepted the event, by its clock.
+	Time time.Time
+	// ClientID is the idempotency key it was sent with.
+	ClientID string
+	// Duplicate reports that the event was there already: an earlier attempt,
+	// of this call or of one before, had succeeded.
+	Duplicate bool
+}
+
+// SendOption changes how an event is sent.
+type SendOption func(*sendOptions)
+
+type sendOptions struct{ clientID string }
+
+// WithClientID sends with the caller's own idempotency key: 1 to 64
+// characters out of A-Z a-z 0-9 and "_.:-". A program that must not send twice
+// even after it was restarted keeps the key with what it wants to send.
+// Without it each call has a random one.
+func WithClientID(id string) SendOption { return func(o *sendOptions) { o.clientID = id } }
+
+// Send posts a text to a room the user is a member of and returns when the
+// event is durable. It is retried with the same client id, over reconnects and
+// servers, until there is a receipt, the server refuses it for good (an
+// [*Error]), or ctx ends (an [*UnknownOutcomeError] if it was ever sent).
+//
+// While Run is running it waits for the attachment; otherwise it is a call of
+// its own, without a session. Sequential calls keep their order. At most 16
+// are in flight; further ones wait.
+func (c *Client) Send(ctx context.Context, room, text string, opts ...SendOption) (Receipt, error) {
+	return c.send(ctx, message{room: room, text: text}, opts)
+}
+
+// SendCustom posts an application's own event, as [Client.Send]. typ is 1 to
+// 64 characters out of A-Z a-z 0-9 and "_.:-"; data is valid UTF-8, often
+// JSON.
+func (c *Client) SendCustom(ctx context.Context, room, typ, data string, opts ...SendOption) (Receipt, error) {
+	return c.send(ctx, message{room: room, typ: typ, data: data, custom: true}, opts)
+}
+
+// message is what a send sends, in whatever form.
+type message struct {
+	room, clientID string
+	custom         bool
+	text           string // of a message
+	typ, data      string // of a custom event
+}
+
+func (m message) frame(id string) *reprisev1.ClientFrame {
+	f := &reprisev1.ClientFrame{RequestId: id}
+	if m.custom {
+		f.Frame = &reprisev1.ClientFrame_SendCustom{SendCustom: m.sendCustom(nil)}
+	} else {
+		f.Frame = &reprisev1.ClientFrame_SendMessage{SendMessage: m.sendMessage(nil)}
+	}
+	return f
+}
+
+func (m message) sendMessage(via *reprisev1.Via) *reprisev1.SendMessageRequest {
+	return &reprisev1.SendMessageRequest{Via: via, Room: m.room, ClientId: m.clientID, Text: m.text}
+}
+
+func (m message) sendCustom(via *reprisev1.Via) *reprisev1.SendCustomRequest {
+	return &reprisev1.SendCustomRequest{Via: via, Room: m.room, ClientId: m.clientID, Type: m.typ, Data: m.data}
+}
+
+// send tries until there is an answer that counts.
+func (c *Client) send(ctx context.Context, m message, opts []SendOption) (Receipt, error) {
+	var o sendOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if m.clientID = o.clientID; m.clientID == "" {
+		m.clientID = newID("go_")
+	}
+	select {
+	case c.inFlight <- struct{}{}:
+		defer func() { <-c.inFlight }()
+	case <-c.closed:
+		return Receipt{}, ErrClosed
+	case <-ctx.Done():
+		return Receipt{}, ctx.Err()
+	}
+	return c.retrySend(ctx, m)
+}
+
+func (c *Client) retrySend(ctx context.Context, m message) (Receipt, error) {
+	var last error // of the attempts so far
+	var lost *attachment
+	refreshed := false
+	for failures := 0; ; {
+		a, err := c.attached(ctx, lost)
+		if err != nil {
+			return Receipt{}, unknownOutcome(m, err, last)
+		}
+		receipt, err := c.trySend(ctx, a, m)
+		switch {
+		case err == nil:
+			return receipt, nil
+		case ctx.Err() != nil || errors.Is(err, ErrClosed):
+			return Receipt{}, unknownOutcome(m, err, last)
+		case errors.Is(err, errLost) || errors.Is(err, ErrFenced) || reasonOf(err) == "NOT_ATTACHED":
+			lost, last = a, err // the next attachment is asked, without a wait
+			continue
+		case errors.Is(err, ErrUnauthenticated) && !refreshed:
+			refreshed = true
+		case !isTransient(err):
+			return Receipt{}, err
+		}
+		last = err
+		failures++
+		wait := min(retryAfter(err), maxHint)
+		if wait == 0 {
+			wait = jitter(failures, c.cfg.BackoffMin, c.cfg.BackoffMax)
+		}
+		if err := c.sleep(ctx, wait); err != nil {
+			return Receipt{}, unknownOutcome(m, err, last)
+		}
+	}
+}
+
+// sleep waits, unless ctx or the Client ends first.
+func (c *Client) sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-c.closed:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// unknownOutcome is the error of a send that was given up: end itself when
+// nothing was ever sent.
+func unknownOutcome(m message, end, last error) error {
+	if last == nil && (errors.Is(end, ErrClosed) || errors.Is(end, ErrFenced)) {
+		return end
+	}
+	return &UnknownOutcomeError{Room: m.room, ClientID: m.clientID, Err: errors.Join(end, last)}
+}
+
+// isTransient reports whether a refused send may succeed later. What a server
+// says about the request itself is final.
+func isTransient(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return true // a failing token source, a failing dial
+	}
+	switch e.Code {
+	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied,
+		codes.Unauthenticated, codes.Unimplemented, codes.FailedPrecondition, codes.OutOfRange, codes.DataLoss:
+		return false
+	}
+	return true
+}
+
+// trySend asks once: as a frame on the attachment's stream; as a call of its
+// own if there is none, or if the stream is not read at the moment because the
+// handler is busy, perhaps with this very send.
+func (c *Client) trySend(ctx context.Context, a *attachment, m message) (Receipt, error) {
+	if a == nil {
+		return c.callSend(ctx, nil, m)
+	}
+	receipt, err := a.send(ctx, m)
+	if errors.Is(err, errStalled) {
+		return c.callSend(ctx, a.via, m)
+	}
+	return receipt, err
+}
+
+// errStalled: the answer on a stream is behind frames that wait for the
+// handler.
+var errStalled = errors.New("reprise: the stream waits for the handler")
+
+func (a *attachment) send(ctx context.Context, m message) (Receipt, error) {
+	id, answers, stalled, err := a.request()
+	if err != nil {
+		return Receipt{}, err
+	}
+	defer a.unregister(id)
+	select {
+	case a.out <- m.frame(id):
+	case <-stalled:
+		return Receipt{}, errStalled
+	case <-a.done:
+		return Receipt{}, errLost
+	case <-ctx.Done():
+		return Receipt{}, ctx.Err()
+	}
+	select {
+	case ans := <-answers:
+		return receiptOf(m, ans)
+	case <-stalled:
+		return Receipt{}, errStalled
+	case <-ctx.Done():
+		return Receipt{}, ctx.Err()
+	}
+}
+
+func receiptOf(m message, ans answer) (Receipt, error) {
+	if ans.err != nil {
+		return Receipt{}, ans.err
+	}
+	if r := ans.receipt.GetSendMessage(); r != nil {
+		return messageReceipt(m, r), nil
+	}
+	if r := ans.receipt.GetSendCustom(); r != nil {
+		return messageReceipt(m, r), nil
+	}
+	return Receipt{}, errors.Join(ErrProtocol, errors.New("a receipt of another kind than what was sent"))
+}
+
+func messageReceipt(m message, r interface {
+	GetRoom() string
+	GetIncarnation() string
+	GetOffset() uint64
+	GetTime() *timestamppb.Timestamp
+	GetDuplicate() bool
+}) Receipt {
+	return Receipt{
+		Room:        r.GetRoom(),
+		Incarnation: r.GetIncarnation(),
+		Offset:      r.GetOffset(),
+		Time:        r.GetTime().AsTime(),
+		ClientID:    m.clientID,
+		Duplicate:   r.GetDuplicate(),
+	}
+}
+
+// callSend sends as a unary call.
+func (c *Client) callSend(ctx context.Context, via *reprisev1.Via, m message) (receipt Receipt, err error) {
+	err = c.call(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) error {
+		if m.custom {
+			r, err := chat.SendCustom(ctx, m.sendCustom(via))
+			receipt = messageReceipt(m, r)
+			return err
+		}
+		r, err := chat.SendMessage(ctx, m.sendMessage(via))
+		receipt = messageReceipt(m, r)
+		return err
+	})
+	return receipt, err
+}
