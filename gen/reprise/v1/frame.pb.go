@@ -956,11 +956,15 @@ func (x *FieldViolation) GetDescription() string {
 	return ""
 }
 
-// Checkpoint says that the positions acknowledged before it are stored.
+// Checkpoint says that acknowledged positions are stored.
 type Checkpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names the state; send it as ResumeRequest.checkpoint.
-	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// How many of this attachment's acknowledgements (Ack frames or calls that
+	// had positions and were not refused, in the order they were sent) are in
+	// it. Positions acknowledged later have moved since this checkpoint.
+	Acks          uint64 `protobuf:"varint,2,opt,name=acks,proto3" json:"acks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1000,6 +1004,13 @@ func (x *Checkpoint) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *Checkpoint) GetAcks() uint64 {
+	if x != nil {
+		return x.Acks
+	}
+	return 0
 }
 
 // Heartbeat says that the server is alive. A client answers with an Ack if it
@@ -1267,10 +1278,11 @@ const file_reprise_v1_frame_proto_rawDesc = "" +
 	"retryAfter\"H\n" +
 	"\x0eFieldViolation\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12 \n" +
-	"\vdescription\x18\x02 \x01(\tR\vdescription\"\x1c\n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\"0\n" +
 	"\n" +
 	"Checkpoint\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\v\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04acks\x18\x02 \x01(\x04R\x04acks\"\v\n" +
 	"\tHeartbeat\"y\n" +
 	"\x05Drain\x128\n" +
 	"\n" +

@@ -1,0 +1,343 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/session"
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// How an attachment ended, for errors.Is; nil after Moved, Bye and the end of
+// a Tail.
+var (
+	// ErrDraining: the server is stopping.
+	ErrDraining = errors.New("attach: the server is stopping")
+	// ErrEnded: the session was ended.
+	ErrEnded = errors.New("attach: the session was ended")
+	// ErrBeyondSent: an acknowledgement of what was not sent.
+	ErrBeyondSent = errors.New("attach: acknowledgement beyond what was sent")
+)
+
+const (
+	// maxInFlight bounds the client frames of one stream that have been read
+	// and whose answers have not been sent.
+	maxInFlight = 64
+	// endGrace is how long an attachment that ends may take to send what is
+	// due: its receipts and the frame that says why.
+	endGrace = 5 * time.Second
+)
+
+// Attachment is a live stream that speaks for a session, or a Tail. Make it
+// with a Manager. Safe for concurrent use.
+type Attachment struct {
+	// Static once started.
+	m        *Manager
+	stream   Stream
+	user     string
+	instance string
+	window   int
+	attached *session.Attached // nil: a Tail
+	limit    uint64            // events to send in all; 0: no limit (Tail)
+	follow   bool              // go on when caught up
+	// slots holds a token for each client frame that has no answer yet.
+	slots chan struct{}
+	done  chan struct{} // closed when the stream is to end
+
+	// Guarded by mu.
+	mu         sync.Mutex
+	started    bool
+	scheduled  bool // queued in the pool or having a turn
+	finished   bool // done is closed
+	released   bool // rooms and timers have been given back
+	err        error
+	places     []*place // by room name
+	news       []*place // places that may have something to send
+	replies    []*reprisev1.ServerFrame
+	changes    []change
+	histories  map[string]uint32 // for rooms that are being joined
+	unacked    int               // event bytes sent and not acknowledged
+	heartbeat  bool              // one is due
+	checkpoint *reprisev1.Checkpoint
+	drain      *reprisev1.Drain
+	ending     *ending
+	probe      chan struct{} // closed at the next sign of life
+	timers     []*time.Timer
+
+	// Owned by the turn.
+	opening  []*reprisev1.ServerFrame // nil entries are the RoomState of opened
+	opened   []*place
+	replays  int  // initial places that are not caught up
+	caughtUp bool // CaughtUp of all rooms was sent
+	sent     uint64
+}
+
+// change is a durable change of one of the user's memberships.
+type change struct {
+	room string
+	store.MemberChange
+}
+
+// ending is how the stream ends once the answers that are due are sent.
+type ending struct {
+	frame *reprisev1.ServerFrame // may be nil
+	err   error
+}
+
+// Done is closed when the stream is to end; then Err says how.
+func (a *Attachment) Done() <-chan struct{} { return a.done }
+
+// Err returns how the attachment ended; nil: normally.
+func (a *Attachment) Err() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err
+}
+
+// Session returns the session spoken for, and the attach number.
+func (a *Attachment) Session() (*session.Session, uint64) {
+	return a.attached.Session, a.attached.Attach
+}
+
+// Begin is called for each client frame, before it is carried out. It waits
+// while too many are unanswered: the client does not read. Each Begin that
+// returned nil is followed by one Reply.
+func (a *Attachment) Begin() error {
+	a.Touch()
+	select {
+	case a.slots <- struct{}{}:
+		return nil
+	case <-a.done:
+		return context.Canceled
+	case <-a.stream.Context().Done():
+		return a.stream.Context().Err()
+	}
+}
+
+// Reply answers a client frame; nil if there is nothing to say.
+func (a *Attachment) Reply(f *reprisev1.ServerFrame) {
+	if f == nil {
+		<-a.slots
+	}
+	a.mu.Lock()
+	if f != nil {
+		a.replies = append(a.replies, f)
+	}
+	push := a.scheduleLocked()
+	a.mu.Unlock()
+	a.push(push)
+}
+
+// Touch notes a sign of life of the client.
+func (a *Attachment) Touch() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.probe != nil {
+		close(a.probe)
+		a.probe = nil
+	}
+}
+
+// Instance implements session.Holder.
+func (a *Attachment) Instance() string { return a.instance }
+
+// Live implements session.Holder.
+func (a *Attachment) Live() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.finished && a.stream.Context().Err() == nil
+}
+
+// Probe implements session.Holder.
+func (a *Attachment) Probe() <-chan struct{} {
+	a.mu.Lock()
+	if a.probe == nil {
+		a.probe = make(chan struct{})
+	}
+	c := a.probe
+	a.heartbeat = true
+	push := a.scheduleLocked()
+	a.mu.Unlock()
+	a.push(push)
+	return c
+}
+
+// Checkpointed implements session.Holder.
+func (a *Attachment) Checkpointed(id string, acks uint64) {
+	a.mu.Lock()
+	a.checkpoint = &reprisev1.Checkpoint{Id: id, Acks: acks}
+	push := a.scheduleLocked()
+	a.mu.Unlock()
+	a.push(push)
+}
+
+// Supersede implements session.Holder.
+func (a *Attachment) Supersede(attach uint64, same bool) {
+	if same {
+		a.end(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Moved{Moved: &reprisev1.Moved{Attach: attach}}}, nil)
+		return
+	}
+	a.end(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Fenced{Fenced: &reprisev1.Fenced{Attach: attach}}}, session.ErrFenced)
+}
+
+// Ended implements session.Holder.
+func (a *Attachment) Ended() { a.end(nil, ErrEnded) }
+
+// Bye ends the stream at the client's wish.
+func (a *Attachment) Bye() { a.end(nil, nil) }
+
+// end stops the delivery of events; when the answers that are due have been
+// sent, and then frame, the stream ends with err. Bounded by endGrace.
+func (a *Attachment) end(frame *reprisev1.ServerFrame, err error) {
+	a.mu.Lock()
+	if a.ending != nil || a.finished {
+		a.mu.Unlock()
+		return
+	}
+	a.ending = &ending{frame, err}
+	a.timers = append(a.timers, time.AfterFunc(endGrace, func() { a.finish(err) }))
+	push := a.scheduleLocked()
+	a.mu.Unlock()
+	a.push(push)
+}
+
+// finish has the stream end now.
+func (a *Attachment) finish(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.finished {
+		a.finished, a.err = true, err
+		close(a.done)
+	}
+}
+
+// Close gives everything back; the stream is at its end. A turn that is under
+// way, perhaps held up in the stream, does so when it is over.
+func (a *Attachment) Close() {
+	a.finish(a.stream.Context().Err())
+	if a.attached != nil {
+		a.attached.Detach(a)
+	}
+	a.m.unregister(a)
+	a.mu.Lock()
+	later := a.scheduled
+	a.mu.Unlock()
+	if !later {
+		a.release()
+	}
+}
+
+// release gives rooms and timers back, once. Nobody has a turn.
+func (a *Attachment) release() {
+	a.mu.Lock()
+	places := a.places
+	if a.released {
+		places = nil
+	}
+	a.released = true
+	a.places, a.news = nil, nil
+	for _, t := range a.timers {
+		t.Stop()
+	}
+	a.mu.Unlock()
+	for _, p := range places {
+		p.cursor.Close()
+		p.cursor.Room().Release()
+	}
+}
+
+// enqueue puts a place whose queued flag was just set on the list of news.
+func (a *Attachment) enqueue(p *place) {
+	a.mu.Lock()
+	a.news = append(a.news, p)
+	push := a.scheduleLocked()
+	a.mu.Unlock()
+	a.push(push)
+}
+
+// scheduleLocked reports whether the caller must push a after unlocking.
+func (a *Attachment) scheduleLocked() bool {
+	if !a.started || a.scheduled || a.released {
+		return false
+	}
+	a.scheduled = true
+	return true
+}
+
+func (a *Attachment) push(yes bool) {
+	if yes {
+		a.m.pool.push(a)
+	}
+}
+
+// beat makes a heartbeat due every so often, until the stream ends.
+func (a *Attachment) beat(every time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.released {
+		return
+	}
+	var t *time.Timer
+	t = time.AfterFunc(every, func() {
+		a.mu.Lock()
+		a.heartbeat = true
+		push := a.scheduleLocked()
+		if !a.finished && !a.released {
+			t.Reset(every)
+		}
+		a.mu.Unlock()
+		a.push(push)
+	})
+	a.timers = append(a.timers, t)
+}
+
+// drainNotice tells the client that the server is about to stop.
+func (a *Attachment) drainNotice(moveAfter, closesIn time.Duration) {
+	a.mu.Lock()
+	a.drain = &reprisev1.Drain{MoveAfter: durationpb.New(moveAfter), ClosesIn: durationpb.New(closesIn)}
+	push := a.scheduleLocked()
+	a.mu.Unlock()
+	a.push(push)
+}
+
+// memberChanged is told of each change of the user's memberships.
+func (a *Attachment) memberChanged(room string, c store.MemberChange) {
+	a.mu.Lock()
+	a.changes = append(a.changes, change{room, c})
+	push := a.scheduleLocked()
+	a.mu.Unlock()
+	a.push(push)
+}
+
+// WantHistory has the user's coming join of a room deliver that many events
+// before the join event to this attachment. Call forget when the join is over.
+func (a *Attachment) WantHistory(room string, events uint32) (forget func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.histories == nil {
+		a.histories = make(map[string]uint32)
+	}
+	a.histories[room] = events
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.histories, room)
+	}
+}
+
+func (a *Attachment) placeLocked(room string) *place {
+	i, ok := slices.BinarySearchFunc(a.places, room, func(p *place, name string) int {
+		return strings.Compare(p.name(), name)
+	})
+	if !ok {
+		return nil
+	}
+	return a.places[i]
+}

@@ -1,0 +1,208 @@
+package attach
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/room"
+	"github.com/reprise-chat/reprise/server/internal/session"
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// Observer is told what attachments do. Its methods must not block.
+type Observer interface {
+	// Attached: a session was attached.
+	Attached(reprisev1.Outcome)
+	// Delivered: events were handed to a stream, live or replayed.
+	Delivered(replayed bool, events uint64, bytes int)
+	// Gap: a range was not sent.
+	Gap(reprisev1.GapReason, uint64)
+	// Rewind: a log was not the one a client knew.
+	Rewind()
+}
+
+// Options configure a Manager.
+type Options struct {
+	// Heartbeat is how often an attachment gets one. Default 20 s.
+	Heartbeat time.Duration
+	// ReplayLimit bounds the events of one room replayed at an attach, unless
+	// the client asks for less. 0: no limit.
+	ReplayLimit uint64
+	// AttachRate is how many attaches a second the node can bear: it spreads
+	// the clients' first attempts after a loss. Default 1000.
+	AttachRate int
+	// Observer may be nil.
+	Observer Observer
+}
+
+// Manager makes attachments and knows those that are live. Safe for
+// concurrent use.
+type Manager struct {
+	store    store.Store
+	rooms    *room.Hub
+	sessions *session.Registry
+	pool     *Pool
+	opts     Options
+
+	mu       sync.RWMutex
+	live     map[*Attachment]struct{}
+	byUser   map[string]map[*Attachment]struct{} // sessions only
+	draining bool
+}
+
+// NewManager returns a Manager. The pool outlives it.
+func NewManager(s store.Store, rooms *room.Hub, sessions *session.Registry, pool *Pool, o Options) *Manager {
+	if o.Heartbeat == 0 {
+		o.Heartbeat = 20 * time.Second
+	}
+	if o.AttachRate == 0 {
+		o.AttachRate = 1000
+	}
+	if o.Observer == nil {
+		o.Observer = noObserver{}
+	}
+	return &Manager{
+		store: s, rooms: rooms, sessions: sessions, pool: pool, opts: o,
+		live:   make(map[*Attachment]struct{}),
+		byUser: make(map[string]map[*Attachment]struct{}),
+	}
+}
+
+// new returns an attachment that is told of the user's memberships from now
+// on, so that none is missed between looking at them and going live. It sends
+// nothing before begin.
+func (m *Manager) new(stream Stream, user, instance string, window uint32) (*Attachment, error) {
+	a := &Attachment{
+		m: m, stream: stream, user: user, instance: instance, window: int(window), follow: true,
+		slots: make(chan struct{}, maxInFlight),
+		done:  make(chan struct{}),
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.draining {
+		return nil, ErrDraining
+	}
+	m.live[a] = struct{}{}
+	if m.byUser[user] == nil {
+		m.byUser[user] = make(map[*Attachment]struct{})
+	}
+	m.byUser[user][a] = struct{}{}
+	return a, nil
+}
+
+func (m *Manager) unregister(a *Attachment) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.live, a)
+	if of := m.byUser[a.user]; of != nil {
+		delete(of, a)
+		if len(of) == 0 {
+			delete(m.byUser, a.user)
+		}
+	}
+}
+
+// MemberChanged tells the user's attachments of a durable change of a
+// membership. It does not block.
+func (m *Manager) MemberChanged(room string, c store.MemberChange) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for a := range m.byUser[c.User] {
+		if a.instance != tailInstance {
+			a.memberChanged(room, c)
+		}
+	}
+}
+
+// Find returns the user's live attachment of a session if its attach number is
+// attach (0: any), with the errors of session.Session.Holder.
+func (m *Manager) Find(ctx context.Context, user, id string, attach uint64) (*Attachment, error) {
+	s, release, err := m.sessions.Acquire(ctx, user, id)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	h, err := s.Holder(attach)
+	if err != nil {
+		return nil, err
+	}
+	return h.(*Attachment), nil
+}
+
+// begin sends what opens the stream and everything after it.
+func (a *Attachment) begin() {
+	a.mu.Lock()
+	a.started = true
+	push := a.scheduleLocked()
+	a.mu.Unlock()
+	a.push(push)
+	a.beat(a.m.opts.Heartbeat)
+}
+
+// Drain tells every client to move: each at its own moment, spread over
+// spread. No new attachment is made from now on. Streams that are still there
+// after closesIn, or when ctx ends, end with ErrDraining.
+func (m *Manager) Drain(ctx context.Context, spread, closesIn time.Duration) {
+	m.mu.Lock()
+	m.draining = true
+	left := make([]*Attachment, 0, len(m.live))
+	for a := range m.live {
+		left = append(left, a)
+	}
+	m.mu.Unlock()
+	for _, a := range left {
+		a.drainNotice(rand.N(spread+1), closesIn)
+	}
+	timeout := time.NewTimer(closesIn)
+	defer timeout.Stop()
+wait:
+	for _, a := range left {
+		select {
+		case <-a.done:
+		case <-a.stream.Context().Done():
+		case <-timeout.C:
+			break wait
+		case <-ctx.Done():
+			break wait
+		}
+	}
+	for _, a := range left {
+		a.end(nil, ErrDraining)
+	}
+	m.cut(ctx, left)
+}
+
+// cut ends streams whose clients take nothing, soon after they were told.
+func (m *Manager) cut(ctx context.Context, left []*Attachment) {
+	const patience = time.Second
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for _, a := range left {
+		select {
+		case <-a.done:
+		case <-a.stream.Context().Done():
+		case <-timeout.C:
+			timeout.Reset(0)
+			a.finish(ErrDraining)
+		case <-ctx.Done():
+			a.finish(ErrDraining)
+		}
+	}
+}
+
+// Live returns how many streams are live.
+func (m *Manager) Live() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return len(m.live)
+}
+
+type noObserver struct{}
+
+func (noObserver) Attached(reprisev1.Outcome)      {}
+func (noObserver) Delivered(bool, uint64, int)     {}
+func (noObserver) Gap(reprisev1.GapReason, uint64) {}
+func (noObserver) Rewind()                         {}

@@ -1,0 +1,115 @@
+package attach
+
+import (
+	"sync/atomic"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/room"
+)
+
+// place is an attachment's place in one room.
+type place struct {
+	a      *Attachment
+	cursor room.Cursor
+	joined uint64 // offset of the join event, as far as known
+
+	// queued: on a.news, or about to be. Set by Wake, cleared by whoever takes
+	// the place off the list, before looking at the room.
+	queued atomic.Bool
+
+	// Guarded by a.mu.
+	sent    uint64 // newest offset handed to the stream, or held at the attach
+	acked   uint64
+	pieces  []piece  // what was sent and not acknowledged; only with a window
+	closing *closing // the membership has ended
+
+	// Owned by the turn.
+	replay *replay // until caught up
+	gone   bool    // closed; may still be on the list
+}
+
+// replay is what an attachment does in a room before it is live there.
+type replay struct {
+	position *reprisev1.Position // where the client is
+	rewind   *reprisev1.Rewind
+	gaps     []*reprisev1.Gap
+	cut      uint64 // the head when the attachment was made
+	gained   bool
+	initial  bool // counts for CaughtUp of all rooms
+	moved    bool // there is something to replay, to rewind or to name as gap
+}
+
+// closing is the end of a membership that the client has yet to be told.
+type closing struct {
+	frame *reprisev1.RoomClosed
+	// reopen is the offset of a join after it, 0 for none.
+	reopen uint64
+}
+
+// piece is a run of event bytes up to an offset.
+type piece struct {
+	last  uint64
+	bytes int
+}
+
+// maxPieces bounds how finely a place remembers what it sent.
+const maxPieces = 32
+
+// Wake implements room.Subscriber.
+func (p *place) Wake() {
+	if p.queued.CompareAndSwap(false, true) {
+		p.a.enqueue(p)
+	}
+}
+
+// noteLocked records what is about to be sent.
+func (p *place) noteLocked(last uint64, bytes int) {
+	p.sent = max(p.sent, last)
+	if p.a.window == 0 || bytes == 0 {
+		return
+	}
+	p.a.unacked += bytes
+	if n := len(p.pieces); n >= maxPieces {
+		p.pieces[n-1].last = last
+		p.pieces[n-1].bytes += bytes
+		return
+	}
+	p.pieces = append(p.pieces, piece{last, bytes})
+}
+
+// ackLocked records that the client has handled everything up to offset.
+func (p *place) ackLocked(offset uint64) {
+	p.acked = max(p.acked, offset)
+	n := 0
+	for n < len(p.pieces) && p.pieces[n].last <= offset {
+		p.a.unacked -= p.pieces[n].bytes
+		n++
+	}
+	if n > 0 {
+		p.pieces = append(p.pieces[:0], p.pieces[n:]...)
+	}
+}
+
+// forgetLocked takes the place's bytes out of the window: nobody will
+// acknowledge them.
+func (p *place) forgetLocked() {
+	for _, q := range p.pieces {
+		p.a.unacked -= q.bytes
+	}
+	p.pieces = nil
+}
+
+func (p *place) name() string { return p.cursor.Room().Name() }
+
+// state is the RoomState with which a room is opened.
+func (p *place) state() (*reprisev1.ServerFrame, error) {
+	info, err := p.cursor.Room().Info()
+	if err != nil {
+		return nil, err
+	}
+	s := &reprisev1.RoomState{Room: RoomProto(info)}
+	if r := p.replay; r != nil {
+		s.Position, s.Gained = r.position, r.gained
+	}
+	return &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_RoomState{RoomState: s}}, nil
+}

@@ -1,0 +1,155 @@
+package attach
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// stuckAfter is how long one turn of a worker may take before another worker
+// takes its place. A turn takes long only when a client does not read.
+const stuckAfter = 5 * time.Millisecond
+
+// Pool sends for all attachments. It has as many workers as there are
+// processors, so a stream needs no sending goroutine of its own. A worker that
+// is held up by a client that does not read is replaced; it finishes that one
+// turn when the client reads again or is gone, and exits. So non-readers cost
+// a goroutine each and hold up nobody.
+type Pool struct {
+	start   time.Time
+	workers sync.WaitGroup
+	watcher sync.WaitGroup
+
+	mu     sync.Mutex
+	ready  *sync.Cond
+	queue  []*Attachment // each at most once; bounded by the number of attachments
+	first  int           // index of the oldest in queue
+	idle   int           // workers that wait
+	active map[*worker]struct{}
+	watch  *sync.Cond // the watcher waits here while active is empty
+	closed bool
+}
+
+// worker is one goroutine's record.
+type worker struct {
+	// since is when the current turn began, in nanoseconds since Pool.start; 0
+	// between turns.
+	since atomic.Int64
+	// replaced is guarded by Pool.mu.
+	replaced bool
+}
+
+// NewPool starts a pool. Close it.
+func NewPool() *Pool {
+	p := &Pool{start: time.Now(), active: make(map[*worker]struct{})}
+	p.ready, p.watch = sync.NewCond(&p.mu), sync.NewCond(&p.mu)
+	for range runtime.GOMAXPROCS(0) {
+		p.workers.Go(p.work)
+	}
+	p.watcher.Go(p.replaceStuck)
+	return p
+}
+
+// Close waits for the workers. All streams have ended.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.ready.Broadcast()
+	p.watch.Broadcast()
+	p.mu.Unlock()
+	p.workers.Wait()
+	p.watcher.Wait()
+}
+
+// push gives a a turn. The caller has made sure that it is not queued and has
+// no turn now.
+func (p *Pool) push(a *Attachment) {
+	p.mu.Lock()
+	if p.first > len(p.queue)/2 { // amortised: at most one move an element
+		n := copy(p.queue, p.queue[p.first:])
+		clear(p.queue[n:])
+		p.queue, p.first = p.queue[:n], 0
+	}
+	p.queue = append(p.queue, a)
+	wake := p.idle > 0
+	p.mu.Unlock()
+	if wake {
+		p.ready.Signal()
+	}
+}
+
+func (p *Pool) work() {
+	w := new(worker)
+	for {
+		a := p.next(w)
+		if a == nil {
+			return
+		}
+		more := a.turn()
+		w.since.Store(0)
+		if more {
+			p.push(a)
+		}
+	}
+}
+
+// next waits for an attachment that wants a turn; nil means that the worker is
+// no longer needed.
+func (p *Pool) next(w *worker) *Attachment {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.active, w)
+	for {
+		// A closed pool still gives the turns that were asked for.
+		if p.first < len(p.queue) && !w.replaced {
+			break
+		}
+		if p.closed || w.replaced {
+			return nil
+		}
+		p.idle++
+		p.ready.Wait()
+		p.idle--
+	}
+	a := p.queue[p.first]
+	p.queue[p.first] = nil
+	p.first++
+	w.since.Store(int64(time.Since(p.start)) | 1)
+	if len(p.active) == 0 {
+		p.watch.Signal()
+	}
+	p.active[w] = struct{}{}
+	return a
+}
+
+// replaceStuck starts a new worker for each one whose turn takes too long. It
+// sleeps while nobody has a turn.
+func (p *Pool) replaceStuck() {
+	tick := time.NewTicker(stuckAfter)
+	defer tick.Stop()
+	for p.waitActive() {
+		<-tick.C
+		now := int64(time.Since(p.start))
+		p.mu.Lock()
+		for w := range p.active {
+			if s := w.since.Load(); s != 0 && now-s > int64(stuckAfter) && !p.closed {
+				w.replaced = true
+				delete(p.active, w)
+				p.workers.Go(p.work)
+			}
+		}
+		p.mu.Unlock()
+	}
+}
+
+// waitActive waits until a worker has a turn; false means that the pool is
+// closed.
+func (p *Pool) waitActive() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.active) == 0 && !p.closed {
+		p.watch.Wait()
+	}
+	return !p.closed
+}

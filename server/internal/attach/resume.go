@@ -1,0 +1,408 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/room"
+	"github.com/reprise-chat/reprise/server/internal/session"
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// Open is the wish for a new session.
+type Open struct {
+	User, Instance string
+	History        uint64
+	Focus          []string
+	Window         uint32
+}
+
+// Resume is the wish to attach to an existing session.
+type Resume struct {
+	User, Instance string
+	SessionID, Key string
+	Takeover       session.Takeover
+	Positions      map[string]room.Position // by room
+	Checkpoint     string
+	Focus          []string
+	Window         uint32
+	ReplayLimit    uint64
+}
+
+// Open makes a session and attaches stream to it. The caller serves the
+// stream until Done and then calls Close.
+func (m *Manager) Open(ctx context.Context, stream Stream, o Open) (*Attachment, error) {
+	a, err := m.new(stream, o.User, o.Instance, o.Window)
+	if err != nil {
+		return nil, err
+	}
+	at := &attaching{a: a, focus: o.Focus, history: o.History, outcome: reprisev1.Outcome_OUTCOME_NEW}
+	return at.run(ctx, func() error { return at.create(ctx) })
+}
+
+// Resume attaches stream to a session, or to a copy of it if it must not or
+// cannot be attached itself. The caller serves the stream until Done and then
+// calls Close. Errors: those of session.Registry.Resume but ErrNotFound,
+// session.ErrPositionsNeeded, session.ErrTooMany, ErrDraining.
+func (m *Manager) Resume(ctx context.Context, stream Stream, r Resume) (*Attachment, error) {
+	a, err := m.new(stream, r.User, r.Instance, r.Window)
+	if err != nil {
+		return nil, err
+	}
+	at := &attaching{a: a, focus: r.Focus, claimed: r.Positions, limit: m.opts.ReplayLimit}
+	if r.ReplayLimit > 0 && (at.limit == 0 || r.ReplayLimit < at.limit) {
+		at.limit = r.ReplayLimit
+	}
+	return at.run(ctx, func() error { return at.resume(ctx, r) })
+}
+
+// attaching is an attach under way: what is known of the client and its rooms
+// while its attachment is put together.
+type attaching struct {
+	a       *Attachment
+	focus   []string
+	history uint64
+	limit   uint64
+	claimed map[string]room.Position
+	outcome reprisev1.Outcome
+
+	seen    uint64 // version of the memberships at the last attach
+	version uint64 // and now
+	stored  map[string]store.Position
+	lost    []store.UserRoom
+	gained  map[string]bool
+	replay  uint64 // events
+	broken  bool   // a Gap or a Rewind comes
+}
+
+// run makes the session's attach by commit, and on success begins the stream.
+func (at *attaching) run(ctx context.Context, commit func() error) (*Attachment, error) {
+	a := at.a
+	if err := commit(); err != nil {
+		a.finish(err)
+		a.m.unregister(a)
+		a.release()
+		return nil, err
+	}
+	at.arm()
+	a.begin()
+	a.attached.Welcomed()
+	a.m.opts.Observer.Attached(at.outcome)
+	return a, nil
+}
+
+// resume finds the session, decides where each room starts, and commits.
+func (at *attaching) resume(ctx context.Context, r Resume) error {
+	g := at.a.m.sessions
+	c, fork, err := g.Resume(ctx, r.User, r.SessionID, r.Key, r.Instance, r.Takeover)
+	switch {
+	case errors.Is(err, session.ErrNotFound):
+		if r.Checkpoint != "" { // what it stands for is gone with the record
+			return session.ErrPositionsNeeded
+		}
+		at.outcome = reprisev1.Outcome_OUTCOME_REBUILT
+		return at.create(ctx)
+	case err != nil:
+		return err
+	case fork:
+		return at.fork(ctx, r)
+	}
+	changed, err := at.prepare(ctx, c, r)
+	if err != nil {
+		c.Abandon()
+		return err
+	}
+	at.a.attached, err = c.Commit(ctx, at.a, at.version, changed)
+	at.outcome = reprisev1.Outcome_OUTCOME_EXACT
+	return err
+}
+
+// prepare decides where each room starts and returns the positions that are to
+// be stored with the attach.
+func (at *attaching) prepare(ctx context.Context, c *session.Candidate, r Resume) (changed []store.Position, err error) {
+	if at.stored, err = c.Positions(ctx); err != nil {
+		return nil, err
+	}
+	named := func(name string) bool { _, ok := r.Positions[name]; return ok }
+	if err := c.Covers(r.Checkpoint, at.stored, named); err != nil {
+		return nil, err
+	}
+	at.seen = c.Seen()
+	if err := at.rooms(ctx); err != nil {
+		return nil, err
+	}
+	for _, p := range at.a.places {
+		if pos := p.stored(); named(p.name()) || at.gained[p.name()] {
+			changed = append(changed, pos)
+		}
+	}
+	return changed, nil
+}
+
+// fork attaches a copy of a session of the user.
+func (at *attaching) fork(ctx context.Context, r Resume) error {
+	m := at.a.m
+	at.outcome = reprisev1.Outcome_OUTCOME_FORKED
+	s, release, err := m.sessions.Acquire(ctx, r.User, r.SessionID)
+	if err == nil {
+		defer release()
+		at.stored, at.seen, err = s.Copy(ctx)
+	}
+	if err != nil && !errors.Is(err, session.ErrNotFound) {
+		return err
+	}
+	return at.create(ctx)
+}
+
+// create makes a new session that starts where the client, the stored
+// positions it copies, or the heads say.
+func (at *attaching) create(ctx context.Context) (err error) {
+	if err := at.rooms(ctx); err != nil {
+		return err
+	}
+	ps := make([]store.Position, 0, len(at.a.places))
+	for _, p := range at.a.places {
+		ps = append(ps, p.stored())
+	}
+	at.a.attached, err = at.a.m.sessions.Create(ctx, at.a, at.a.user, at.version, ps)
+	return err
+}
+
+// rooms makes a place for each room the user is a member of, and notes those
+// that were lost.
+func (at *attaching) rooms(ctx context.Context) error {
+	a := at.a
+	memberships, version, err := a.m.store.UserRooms(ctx, a.user)
+	if err != nil {
+		return err
+	}
+	at.version = version
+	at.gained = make(map[string]bool)
+	mine := make(map[string]bool, len(memberships))
+	for _, ur := range memberships {
+		mine[ur.Room] = true
+		if !ur.Joined {
+			if _, claimed := at.claimed[ur.Room]; claimed || (at.stored != nil && ur.Version > at.seen) {
+				at.lost = append(at.lost, ur)
+			}
+			continue
+		}
+		r, err := a.m.rooms.Acquire(ctx, ur.Room)
+		if err != nil {
+			return err
+		}
+		a.places = append(a.places, at.place(r, ur))
+	}
+	for name := range at.claimed {
+		if !mine[name] { // never was, as far as anybody knows
+			at.lost = append(at.lost, store.UserRoom{Room: name})
+		}
+	}
+	slices.SortFunc(a.places, func(p, q *place) int { return strings.Compare(p.name(), q.name()) })
+	slices.SortFunc(at.lost, func(p, q store.UserRoom) int { return strings.Compare(p.Room, q.Room) })
+	return nil
+}
+
+// place decides where delivery of one room starts (DESIGN: the effective
+// position): the client's own position; else the acknowledged one; else, for a
+// room joined since the session was last attached, before the join event; else
+// the head, behind a Gap. A new session starts at the heads.
+func (at *attaching) place(r *room.Room, ur store.UserRoom) *place {
+	p := &place{a: at.a, joined: ur.Offset, replay: &replay{initial: true}}
+	p.queued.Store(true) // no turn before arm
+	p.cursor.Place(r)
+	fresh := at.stored != nil && ur.Version > at.seen
+	p.replay.gained = fresh
+	own, claimed := at.claimed[ur.Room]
+	acked, known := at.stored[ur.Room]
+	switch {
+	case claimed:
+		p.start(own)
+	case known:
+		p.start(room.Position{Incarnation: acked.Incarnation, Offset: acked.Offset})
+	case fresh:
+		p.start(room.Position{Offset: ur.Offset - 1})
+		at.gained[ur.Room] = true
+	case at.outcome == reprisev1.Outcome_OUTCOME_NEW:
+		p.startNewest(at.history)
+	default:
+		p.startUnknown()
+	}
+	return p
+}
+
+// start begins at a position that may have to be rewound.
+func (p *place) start(pos room.Position) {
+	r := p.cursor.Room()
+	name := r.Name()
+	held, rewound := r.Locate(pos)
+	if rewound {
+		p.replay.position = &reprisev1.Position{Room: name, Offset: pos.Offset, Incarnation: pos.Incarnation}
+		p.replay.rewind = &reprisev1.Rewind{Room: name, To: held.Offset, Incarnation: held.Incarnation}
+	} else {
+		p.replay.position = &reprisev1.Position{Room: name, Offset: held.Offset, Incarnation: held.Incarnation}
+	}
+	p.cursor.Skip(held.Offset)
+}
+
+// startNewest begins so that the newest events come first.
+func (p *place) startNewest(events uint64) {
+	r := p.cursor.Room()
+	info, _ := r.Info() // a room with members exists
+	from := max(info.Head-min(events, info.Head), info.Oldest-min(1, info.Oldest))
+	p.replay.position = &reprisev1.Position{Room: r.Name(), Offset: from, Incarnation: r.Incarnation(from)}
+	p.cursor.Skip(from)
+}
+
+// startUnknown begins at the head behind a Gap over everything.
+func (p *place) startUnknown() {
+	r := p.cursor.Room()
+	info, _ := r.Info()
+	p.replay.position = &reprisev1.Position{Room: r.Name()}
+	p.replay.gaps = append(p.replay.gaps, &reprisev1.Gap{
+		Room: r.Name(), First: 1, Last: info.Head, Incarnation: info.Incarnation,
+		Reason:      reprisev1.GapReason_GAP_REASON_POSITION_UNKNOWN,
+		Recoverable: info.Oldest <= info.Head,
+	})
+	p.cursor.Skip(info.Head)
+}
+
+// stored returns the place as a position to store.
+func (p *place) stored() store.Position {
+	offset := p.cursor.Pos()
+	r := p.cursor.Room()
+	return store.Position{Room: r.Name(), Offset: offset, Incarnation: r.Incarnation(offset)}
+}
+
+// arm cuts the heads, from which on everything is live, and lays out the
+// frames that open the stream. The attach is committed.
+func (at *attaching) arm() {
+	a := at.a
+	opening := []*reprisev1.ServerFrame{nil} // Welcome, when it can be written
+	for _, p := range a.places {
+		if acked, ok := a.attached.Newest(p.name()); ok {
+			at.advance(p, acked)
+		}
+		if at.armPlace(p) || at.outcome == reprisev1.Outcome_OUTCOME_NEW || p.replay.gained {
+			opening = append(opening, nil)
+			a.opened = append(a.opened, p)
+		} else {
+			p.replay = nil // verified unchanged: live from the start
+		}
+	}
+	for _, ur := range at.lost {
+		c := &reprisev1.RoomClosed{Room: ur.Room, By: ur.By, Offset: ur.Offset}
+		if ur.Version > 0 {
+			c.Reason = reprisev1.RoomClosed_REASON_LEFT
+		}
+		opening = append(opening, &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_RoomClosed{RoomClosed: c}})
+	}
+	if at.broken && at.outcome == reprisev1.Outcome_OUTCOME_EXACT {
+		at.outcome = reprisev1.Outcome_OUTCOME_WITH_GAPS
+	}
+	at.prioritise()
+	opening[0] = &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Welcome{Welcome: at.welcome(len(opening) - 1)}}
+	a.opening = opening
+}
+
+// advance moves a place to what the old holder acknowledged while the attach
+// was under way, unless the client named a position of its own.
+func (at *attaching) advance(p *place, acked store.Position) {
+	if _, claimed := at.claimed[p.name()]; !claimed && p.replay.rewind == nil && acked.Offset > p.cursor.Pos() {
+		p.start(room.Position{Incarnation: acked.Incarnation, Offset: acked.Offset})
+	}
+}
+
+// armPlace subscribes to the room and decides what is replayed. It reports
+// whether the room moved.
+func (at *attaching) armPlace(p *place) (moved bool) {
+	a, r := at.a, p.replay
+	from := p.cursor.Pos()
+	r.cut = p.cursor.Init(p.cursor.Room(), p, from)
+	if len(r.gaps) > 0 { // unknown: what was published since then is no replay
+		r.gaps[0].Last, r.gaps[0].Incarnation = r.cut, p.cursor.Room().Incarnation(r.cut)
+		from = r.cut
+	}
+	r.gaps = append(r.gaps, at.limits(p, from)...)
+	end := from
+	if n := len(r.gaps); n > 0 {
+		end = max(end, r.gaps[n-1].Last)
+	}
+	moved = r.rewind != nil || len(r.gaps) > 0 || r.cut > from
+	r.moved = moved
+	at.broken = at.broken || r.rewind != nil || len(r.gaps) > 0
+	at.replay += r.cut - min(end, r.cut)
+	a.mu.Lock()
+	p.sent, p.acked = p.cursor.Pos(), p.cursor.Pos()
+	if moved {
+		a.news = append(a.news, p)
+		a.replays++
+	}
+	a.mu.Unlock()
+	if r.rewind != nil {
+		a.m.opts.Observer.Rewind()
+	}
+	if !moved {
+		p.queued.Store(false)
+		if p.cursor.Behind() { // published between Init and here
+			p.Wake()
+		}
+	}
+	return moved
+}
+
+// limits returns the gaps that retention and the replay limit make after
+// offset from.
+func (at *attaching) limits(p *place, from uint64) (gaps []*reprisev1.Gap) {
+	r := p.cursor.Room()
+	cut := p.replay.cut
+	gap := func(last uint64, reason reprisev1.GapReason, recoverable bool) {
+		gaps = append(gaps, &reprisev1.Gap{
+			Room: r.Name(), First: from + 1, Last: last, Incarnation: r.Incarnation(last),
+			Reason: reason, Recoverable: recoverable,
+		})
+		from = last
+	}
+	if oldest := r.Oldest(); from+1 < oldest {
+		gap(oldest-1, reprisev1.GapReason_GAP_REASON_RETENTION, false)
+	}
+	if at.limit > 0 && cut > from && cut-from > at.limit {
+		gap(cut-at.limit, reprisev1.GapReason_GAP_REASON_REPLAY_LIMIT, true)
+	}
+	return gaps
+}
+
+// prioritise puts the rooms in focus first.
+func (at *attaching) prioritise() {
+	a := at.a
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	slices.SortStableFunc(a.news, func(p, q *place) int {
+		return at.rank(p.name()) - at.rank(q.name())
+	})
+}
+
+func (at *attaching) rank(room string) int {
+	if i := slices.Index(at.focus, room); i >= 0 {
+		return i
+	}
+	return len(at.focus)
+}
+
+func (at *attaching) welcome(changed int) *reprisev1.Welcome {
+	a := at.a
+	m := a.m
+	spread := time.Duration(m.Live()) * time.Second / time.Duration(m.opts.AttachRate)
+	return &reprisev1.Welcome{
+		SessionId: a.attached.Session.ID(), ResumeKey: a.attached.Key, Attach: a.attached.Attach,
+		Outcome: at.outcome, Heartbeat: durationpb.New(m.opts.Heartbeat), Window: uint32(a.window),
+		Rooms: uint32(len(a.places)), RoomsChanged: uint32(changed), EventsToReplay: at.replay,
+		ResumeHint: durationpb.New(spread),
+	}
+}

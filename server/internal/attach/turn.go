@@ -1,0 +1,269 @@
+package attach
+
+import (
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/event"
+)
+
+const (
+	// frameBytes bounds the events of one frame, unless one event is larger:
+	// rooms are interleaved in pieces of this size.
+	frameBytes = 16 << 10
+	// turnBytes bounds what one turn sends before others have theirs.
+	turnBytes = 64 << 10
+)
+
+// step is one thing to send. It returns how many bytes of events it sent.
+type step func() (int, error)
+
+// turn sends what there is, up to a budget, and reports whether the attachment
+// wants another turn. A worker of the pool calls it; one at a time.
+func (a *Attachment) turn() (more bool) {
+	for budget := turnBytes; budget > 0; {
+		do := a.nextStep()
+		if do == nil {
+			return false
+		}
+		n, err := do()
+		if err != nil {
+			a.finish(err)
+		}
+		// A frame costs something beside its bytes.
+		budget -= n + 256
+	}
+	return true
+}
+
+// nextStep chooses what to send next. nil ends the turn: everything was sent,
+// or the stream has ended.
+func (a *Attachment) nextStep() step {
+	a.mu.Lock()
+	do, over := a.chooseLocked()
+	if do == nil {
+		a.scheduled = false
+	}
+	a.mu.Unlock()
+	if over {
+		a.release()
+	}
+	return do
+}
+
+// chooseLocked holds the order of frames (protocol.md): Welcome, RoomState and
+// RoomClosed first; answers and control frames before events; CaughtUp for all
+// rooms as soon as each of them has caught up.
+func (a *Attachment) chooseLocked() (do step, over bool) {
+	switch {
+	case a.finished:
+		return nil, true
+	case len(a.opening) > 0:
+		return a.sendOpening, false
+	case len(a.replies) > 0:
+		f := a.replies[0]
+		a.replies[0] = nil
+		a.replies = a.replies[1:]
+		return func() (int, error) {
+			defer func() { <-a.slots }()
+			return 0, a.stream.Send(f)
+		}, false
+	case a.ending != nil:
+		if len(a.slots) > 0 {
+			return nil, false // answers are due; their Reply brings us back
+		}
+		return a.sendEnding, false
+	case a.heartbeat:
+		a.heartbeat = false
+		return a.send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Heartbeat{Heartbeat: &reprisev1.Heartbeat{}}}), false
+	case a.checkpoint != nil:
+		c := a.checkpoint
+		a.checkpoint = nil
+		return a.send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Checkpoint{Checkpoint: c}}), false
+	case a.drain != nil:
+		d := a.drain
+		a.drain = nil
+		return a.send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Drain{Drain: d}}), false
+	case len(a.changes) > 0:
+		c := a.changes[0]
+		a.changes = a.changes[1:]
+		return func() (int, error) { return 0, a.apply(c) }, false
+	case a.replays == 0 && !a.caughtUp:
+		return a.sendCaughtUp, false
+	case len(a.news) > 0 && (a.window == 0 || a.unacked < a.window):
+		p := a.news[0]
+		a.news[0] = nil
+		a.news = a.news[1:]
+		if len(a.news) == 0 {
+			a.news = nil // an idle attachment keeps no array
+		}
+		room := frameBytes
+		if a.window > 0 {
+			room = min(room, a.window-a.unacked)
+		}
+		return func() (int, error) { return a.deliver(p, room) }, false
+	}
+	return nil, false
+}
+
+func (a *Attachment) send(f *reprisev1.ServerFrame) step {
+	return func() (int, error) { return 0, a.stream.Send(f) }
+}
+
+func (a *Attachment) sendOpening() (int, error) {
+	f := a.opening[0]
+	a.opening = a.opening[1:]
+	if f == nil {
+		p := a.opened[0]
+		a.opened = a.opened[1:]
+		var err error
+		if f, err = p.state(); err != nil {
+			return 0, err
+		}
+		if !p.replay.moved {
+			p.replay = nil // live from the start
+		}
+	}
+	return 0, a.stream.Send(f)
+}
+
+func (a *Attachment) sendCaughtUp() (int, error) {
+	a.caughtUp = true
+	err := a.stream.Send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_CaughtUp{CaughtUp: &reprisev1.CaughtUp{}}})
+	if err == nil && !a.follow {
+		a.end(nil, nil)
+	}
+	return 0, err
+}
+
+func (a *Attachment) sendEnding() (int, error) {
+	a.mu.Lock()
+	e := a.ending
+	a.mu.Unlock()
+	if e.frame != nil {
+		if err := a.stream.Send(e.frame); err != nil {
+			return 0, err
+		}
+	}
+	a.finish(e.err)
+	return 0, nil
+}
+
+// deliver sends what comes next in one room: live, replay and catching up
+// after a slow spell are the same.
+func (a *Attachment) deliver(p *place, maxBytes int) (int, error) {
+	if p.gone {
+		return 0, nil
+	}
+	p.queued.Store(false) // before the look at the room: a Wake from now on counts
+	if err := a.sendBreaks(p); err != nil {
+		return 0, err
+	}
+	n, err := a.sendEvents(p, maxBytes)
+	if err != nil {
+		return n, err
+	}
+	if r := p.replay; r != nil && p.cursor.Pos() >= r.cut {
+		if err := a.sendRoomCaughtUp(p); err != nil {
+			return n, err
+		}
+	}
+	if closed, err := a.closeIfOver(p); closed || err != nil {
+		return n, err
+	}
+	if p.cursor.Behind() {
+		p.Wake()
+	}
+	return n, nil
+}
+
+// sendBreaks sends the Rewind and the Gaps with which a replay begins.
+func (a *Attachment) sendBreaks(p *place) error {
+	r := p.replay
+	if r == nil {
+		return nil
+	}
+	if w := r.rewind; w != nil {
+		r.rewind = nil
+		if err := a.stream.Send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Rewind{Rewind: w}}); err != nil {
+			return err
+		}
+	}
+	for ; len(r.gaps) > 0; r.gaps = r.gaps[1:] {
+		if err := a.sendGap(p, r.gaps[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Attachment) sendGap(p *place, g *reprisev1.Gap) error {
+	p.cursor.Skip(g.GetLast())
+	a.note(p, g.GetLast(), 0)
+	a.m.opts.Observer.Gap(g.GetReason(), g.GetLast()-g.GetFirst()+1)
+	return a.stream.Send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Gap{Gap: g}})
+}
+
+// sendEvents sends one frame of events, or the Gap that retention made.
+func (a *Attachment) sendEvents(p *place, maxBytes int) (int, error) {
+	to := a.bound(p)
+	if to != 0 && to <= p.cursor.Pos() {
+		return 0, nil
+	}
+	b, err := p.cursor.Next(a.stream.Context(), to, maxBytes)
+	if err != nil || b.Last == 0 {
+		return 0, err
+	}
+	if b.Trimmed {
+		return 0, a.sendGap(p, &reprisev1.Gap{
+			Room: p.name(), First: b.First, Last: b.Last, Incarnation: b.Incarnation,
+			Reason: reprisev1.GapReason_GAP_REASON_RETENTION,
+		})
+	}
+	a.note(p, b.Last, len(b.Data))
+	a.sent += b.Last - b.First + 1
+	a.m.opts.Observer.Delivered(p.replay != nil, b.Last-b.First+1, len(b.Data))
+	if err := a.stream.SendEvents(event.FrameHeader(p.name(), b.Incarnation, len(b.Data)), b.Data); err != nil {
+		return 0, err
+	}
+	if a.limit > 0 && a.sent >= a.limit {
+		a.end(nil, nil)
+	}
+	return len(b.Data), nil
+}
+
+// bound returns the offset that the next frame must not pass; 0: none. A
+// frame ends at the cut, so that CaughtUp stands where it belongs, and where
+// the membership ended.
+func (a *Attachment) bound(p *place) uint64 {
+	var to uint64
+	if p.replay != nil {
+		to = p.replay.cut
+	}
+	if a.limit > 0 {
+		if last := p.cursor.Pos() + a.limit - a.sent; to == 0 || last < to {
+			to = last
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p.closing != nil && to == 0 {
+		to = p.closing.frame.GetOffset()
+	}
+	return to
+}
+
+func (a *Attachment) note(p *place, last uint64, bytes int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p.noteLocked(last, bytes)
+}
+
+func (a *Attachment) sendRoomCaughtUp(p *place) error {
+	r := p.replay
+	p.replay = nil
+	if r.initial {
+		a.replays--
+	}
+	return a.stream.Send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_CaughtUp{CaughtUp: &reprisev1.CaughtUp{
+		Room: p.name(), Offset: r.cut, Incarnation: p.cursor.Room().Incarnation(r.cut),
+	}}})
+}

@@ -1,0 +1,127 @@
+// Package limit holds the rates at which one user, one room or the whole node
+// may do things.
+package limit
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Error says that a rate is exceeded and when to try again.
+type Error struct {
+	// What is limited, as a person reads it.
+	What string
+	// RetryAfter is when there will be room again.
+	RetryAfter time.Duration
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("too many %s; try again in %v", e.What, e.RetryAfter.Round(time.Millisecond))
+}
+
+// ByKey limits a rate for each key. Safe for concurrent use.
+type ByKey struct {
+	what  string
+	rate  rate.Limit
+	burst int
+
+	mu      sync.Mutex
+	buckets map[string]*rate.Limiter
+	sweepAt int // number of buckets at which full ones are dropped
+}
+
+const firstSweep = 1024
+
+// NewByKey allows perSecond, and bursts of burst, of what for each key.
+// perSecond 0 means no limit.
+func NewByKey(what string, perSecond float64, burst int) *ByKey {
+	return &ByKey{
+		what: what, rate: rate.Limit(perSecond), burst: burst,
+		buckets: make(map[string]*rate.Limiter), sweepAt: firstSweep,
+	}
+}
+
+// Allow takes one of key's, or returns an *Error.
+func (b *ByKey) Allow(key string) error {
+	if b.rate == 0 {
+		return nil
+	}
+	now := time.Now()
+	b.mu.Lock()
+	l := b.buckets[key]
+	if l == nil {
+		b.sweepLocked(now)
+		l = rate.NewLimiter(b.rate, b.burst)
+		b.buckets[key] = l
+	}
+	b.mu.Unlock()
+	r := l.ReserveN(now, 1)
+	if d := r.DelayFrom(now); d > 0 {
+		r.CancelAt(now)
+		return &Error{b.what, d}
+	}
+	return nil
+}
+
+// sweepLocked drops buckets that are full again: they are as good as new ones.
+// So their number is bounded by the keys active within burst/rate seconds.
+func (b *ByKey) sweepLocked(now time.Time) {
+	if len(b.buckets) < b.sweepAt {
+		return
+	}
+	for k, l := range b.buckets {
+		if l.TokensAt(now) >= float64(b.burst) {
+			delete(b.buckets, k)
+		}
+	}
+	b.sweepAt = max(firstSweep, 2*len(b.buckets))
+}
+
+// Gate admits at a rate: callers wait a little for their turn, and are sent
+// away with a slot when the queue is longer than that. Safe for concurrent
+// use.
+type Gate struct {
+	what string
+	wait time.Duration
+	l    *rate.Limiter
+}
+
+// NewGate admits perSecond, and bursts of burst, of what; a caller waits for at
+// most wait. perSecond 0 means no limit.
+func NewGate(what string, perSecond float64, burst int, wait time.Duration) *Gate {
+	g := &Gate{what: what, wait: wait}
+	if perSecond > 0 {
+		g.l = rate.NewLimiter(rate.Limit(perSecond), burst)
+	}
+	return g
+}
+
+// Enter waits for a turn, or returns an *Error or the context's error.
+func (g *Gate) Enter(ctx context.Context) error {
+	if g.l == nil {
+		return nil
+	}
+	now := time.Now()
+	r := g.l.ReserveN(now, 1)
+	d := r.DelayFrom(now)
+	if d > g.wait {
+		r.CancelAt(now)
+		return &Error{g.what, d}
+	}
+	if d == 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		r.Cancel()
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,236 @@
+package room
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/event"
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// learn makes sure that r.members knows about user. Every change of a
+// membership is written there when its offset is given, so what is already
+// known is never older than what the store says.
+func (r *Room) learn(ctx context.Context, user string) error {
+	r.mu.Lock()
+	_, known := r.members[user]
+	exists := r.meta != nil
+	r.mu.Unlock()
+	if known || !exists {
+		return nil
+	}
+	_, member, err := r.log.Member(ctx, user)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.members[user]; !known {
+		r.members[user] = member
+	}
+	return nil
+}
+
+func (r *Room) isMember(user string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.meta != nil && r.members[user]
+}
+
+// Entitled returns nil if the user may see the room, otherwise ErrNotFound.
+func (r *Room) Entitled(ctx context.Context, user string) error {
+	if err := r.learn(ctx, user); err != nil {
+		return err
+	}
+	if !r.isMember(user) {
+		return ErrNotFound
+	}
+	return nil
+}
+
+// Member returns a user's membership, or ErrNotFound.
+func (r *Room) Member(ctx context.Context, user string) (store.Member, error) {
+	m, ok, err := r.log.Member(ctx, user)
+	if err == nil && !ok {
+		err = ErrNotFound
+	}
+	return m, err
+}
+
+// Members returns up to limit members whose names sort after `after`.
+func (r *Room) Members(ctx context.Context, after string, limit int) ([]store.Member, error) {
+	return r.log.Members(ctx, after, limit)
+}
+
+// Change is the outcome of a change of membership.
+type Change struct {
+	// Offset of the event that says so, or said so before.
+	Offset uint64
+	// Incarnation of Offset.
+	Incarnation string
+	// Already: nothing had to be changed.
+	Already bool
+}
+
+// Create makes the room with meta.Creator and the further members in it. It
+// returns ErrExists if there is one of that name. It waits until the room is
+// durable, or for ctx; then it may still come to be.
+func (r *Room) Create(ctx context.Context, meta store.Meta, further []string, fence func() error) (Change, error) {
+	return r.change(ctx, meta.Creator, func(done func(error)) (Change, error) {
+		if r.meta != nil || r.creating != nil {
+			return Change{}, ErrExists
+		}
+		if err := r.acceptsLocked(fence); err != nil {
+			return Change{}, err
+		}
+		return r.createLocked(meta, further, done)
+	})
+}
+
+func (r *Room) createLocked(meta store.Meta, further []string, done func(error)) (Change, error) {
+	access := reprisev1.RoomAccess_ROOM_ACCESS_OPEN
+	if meta.Private {
+		access = reprisev1.RoomAccess_ROOM_ACCESS_PRIVATE
+	}
+	created, err := event.Encode(&reprisev1.Event{
+		Time: timestamppb.New(meta.Created), Sender: meta.Creator,
+		Body: &reprisev1.Event_RoomChange{RoomChange: &reprisev1.RoomChange{Title: meta.Title, Access: access}},
+	})
+	if err != nil {
+		return Change{}, err
+	}
+	entries := []entry{{element: created, sender: meta.Creator}}
+	var members []store.MemberChange
+	for _, user := range append([]string{meta.Creator}, further...) {
+		if r.members[user] {
+			continue // named twice
+		}
+		e, err := memberEntry(meta.Creator, user, reprisev1.MemberChange_KIND_JOINED, meta.Created)
+		if err != nil {
+			return Change{}, err
+		}
+		r.members[user] = true
+		entries = append(entries, e)
+		members = append(members, store.MemberChange{
+			User: user, Joined: true, Offset: r.head + uint64(len(entries)), By: meta.Creator,
+		})
+	}
+	r.creating = &meta
+	if !meta.Retention.IsZero() {
+		r.hub.retains.Store(true)
+	}
+	r.appendLocked(entries, members, &meta, done)
+	return Change{Offset: members[0].Offset, Incarnation: r.hub.store.Incarnation()}, nil
+}
+
+// Join makes user a member; see Options.CreateOnJoin for a room that does not
+// exist. It waits until the membership is durable, or for ctx; then it may
+// still come to be.
+func (r *Room) Join(ctx context.Context, user string, fence func() error) (Change, error) {
+	now := time.Now()
+	c, err := r.change(ctx, user, func(done func(error)) (Change, error) {
+		if r.members[user] {
+			return Change{Already: true}, errAlready
+		}
+		if err := r.acceptsLocked(fence); err != nil {
+			return Change{}, err
+		}
+		if r.meta == nil && r.creating == nil {
+			if !r.hub.opts.CreateOnJoin {
+				return Change{}, ErrJoinRefused
+			}
+			return r.createLocked(store.Meta{Name: r.name, Creator: user, Created: now}, nil, done)
+		}
+		if meta := cmp.Or(r.meta, r.creating); meta.Private {
+			return Change{}, ErrJoinRefused
+		}
+		return r.changeLocked(user, user, true, now, done)
+	})
+	if !errors.Is(err, errAlready) {
+		return c, err
+	}
+	m, err := r.Member(ctx, user)
+	if err != nil {
+		return Change{}, err
+	}
+	return Change{Offset: m.Joined, Incarnation: r.Incarnation(m.Joined), Already: true}, nil
+}
+
+// errAlready ends a change that has nothing to change.
+var errAlready = errors.New("room: already a member")
+
+// Leave ends a membership, or returns ErrNotFound if there is none.
+func (r *Room) Leave(ctx context.Context, user string, fence func() error) (Change, error) {
+	now := time.Now()
+	return r.change(ctx, user, func(done func(error)) (Change, error) {
+		if r.meta == nil || !r.members[user] {
+			return Change{}, ErrNotFound
+		}
+		if err := r.acceptsLocked(fence); err != nil {
+			return Change{}, err
+		}
+		return r.changeLocked(user, user, false, now, done)
+	})
+}
+
+func (r *Room) changeLocked(user, by string, joined bool, now time.Time, done func(error)) (Change, error) {
+	kind := reprisev1.MemberChange_KIND_LEFT
+	if joined {
+		kind = reprisev1.MemberChange_KIND_JOINED
+	}
+	e, err := memberEntry(by, user, kind, now)
+	if err != nil {
+		return Change{}, err
+	}
+	offset := r.head + 1
+	r.members[user] = joined
+	r.appendLocked([]entry{e}, []store.MemberChange{{User: user, Joined: joined, Offset: offset, By: by}}, nil, done)
+	return Change{Offset: offset, Incarnation: r.hub.store.Incarnation()}, nil
+}
+
+func memberEntry(by, user string, kind reprisev1.MemberChange_Kind, now time.Time) (entry, error) {
+	element, err := event.Encode(&reprisev1.Event{
+		Time: timestamppb.New(now), Sender: by,
+		Body: &reprisev1.Event_MemberChange{MemberChange: &reprisev1.MemberChange{Kind: kind, User: user}},
+	})
+	return entry{element: element, sender: by}, err
+}
+
+// memberClaim is a client id that no client can use: holding it is the right to
+// change the sender's own membership.
+const memberClaim = "\x00member"
+
+// change calls do under the room's lock and, if it appended, waits until that
+// is durable. Of two changes by one user the second sees the first's outcome.
+func (r *Room) change(ctx context.Context, user string, do func(done func(error)) (Change, error)) (Change, error) {
+	release, err := r.claim(ctx, claim{user, memberClaim})
+	if err != nil {
+		return Change{}, err
+	}
+	if err := r.learn(ctx, user); err != nil {
+		release()
+		return Change{}, err
+	}
+	durable := make(chan error, 1)
+	r.mu.Lock()
+	c, err := do(func(err error) {
+		release()
+		durable <- err
+	})
+	r.mu.Unlock()
+	if err != nil {
+		release()
+		return Change{}, err
+	}
+	select {
+	case err := <-durable:
+		return c, err
+	case <-ctx.Done():
+		return Change{}, ctx.Err()
+	}
+}

@@ -1,0 +1,219 @@
+package room
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/reprise-chat/reprise/server/internal/event"
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// maxPending bounds the events of one room that wait for their commit.
+const maxPending = 4096
+
+// Room is one room: the single writer of its log on this node. Safe for
+// concurrent use; no method but those with a context blocks.
+type Room struct {
+	// Static; log is set before loaded is closed.
+	name    string
+	hub     *Hub
+	log     store.Log
+	loaded  chan struct{}
+	loadErr error
+
+	// refs counts Acquires without Release.
+	refs atomic.Int64
+
+	// trimming is held while retention is applied, across I/O: it guards
+	// nothing but that.
+	trimming sync.Mutex
+
+	// Guarded by mu, which is never held across I/O, a send, or Wake.
+	mu        sync.Mutex
+	meta      *store.Meta // nil: the room does not exist
+	creating  *store.Meta // its first append is on the way
+	head      uint64      // newest offset given
+	durable   uint64      // newest offset that readers may reach
+	oldest    uint64
+	count     uint32 // members
+	stretches []store.Stretch
+	members   map[string]bool // what has been asked or changed since loading
+	claims    map[claim]chan struct{}
+	pending   int // events given an offset and not yet durable
+	failed    error
+	tail      tail
+	last      time.Time // of the newest event, or of loading
+	cursors   []*Cursor
+
+	// Owned by the engine's goroutine that calls Done.
+	waking []*Cursor
+}
+
+func newRoom(h *Hub, name string) *Room {
+	return &Room{name: name, hub: h, loaded: make(chan struct{}), last: time.Now()}
+}
+
+func (r *Room) open(log store.Log) {
+	s := log.State()
+	r.log = log
+	r.meta = s.Meta
+	r.head, r.durable, r.oldest = s.Head, s.Head, s.Oldest
+	r.count = s.Members
+	r.stretches = s.Stretches
+	r.members = make(map[string]bool)
+	r.claims = make(map[claim]chan struct{})
+}
+
+// Release undoes one Acquire.
+func (r *Room) Release() { r.refs.Add(-1) }
+
+// Name returns the room's name.
+func (r *Room) Name() string { return r.name }
+
+// Info is what is durable of a room.
+type Info struct {
+	Meta    store.Meta
+	Members uint32
+	Head    uint64
+	Oldest  uint64
+	// Incarnation is that of the head.
+	Incarnation string
+}
+
+// Info returns the room's durable state, or ErrNotFound if it does not exist.
+func (r *Room) Info() (Info, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.meta == nil {
+		return Info{}, ErrNotFound
+	}
+	return Info{
+		Meta: *r.meta, Members: r.count, Head: r.durable, Oldest: r.oldest,
+		Incarnation: r.incarnationLocked(r.durable),
+	}, nil
+}
+
+// Incarnation returns the incarnation that offset belongs to.
+func (r *Room) Incarnation(offset uint64) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.incarnationLocked(offset)
+}
+
+func (r *Room) incarnationLocked(offset uint64) string {
+	for i := len(r.stretches) - 1; i >= 0; i-- {
+		if r.stretches[i].First <= offset {
+			return r.stretches[i].Incarnation
+		}
+	}
+	return ""
+}
+
+// entry is an event on its way into the log.
+type entry struct {
+	element          []byte // without its place yet
+	sender, clientID string
+}
+
+// appendLocked gives the entries their offsets and hands them to the engine;
+// it returns the offset of the last. Every check that could refuse them has
+// been made, under the same lock. done is called when they are durable and in
+// the tail, after readers were woken, and must not block.
+func (r *Room) appendLocked(entries []entry, members []store.MemberChange, create *store.Meta, done func(error)) uint64 {
+	first := r.head + 1
+	events := make([]store.Event, len(entries))
+	for i, e := range entries {
+		event.Place(e.element, first+uint64(i), first+uint64(i)-1)
+		events[i] = store.Event{Encoded: e.element, Sender: e.sender, ClientID: e.clientID}
+	}
+	last := first + uint64(len(entries)) - 1
+	a := &store.Append{Expect: r.head, Create: create, Events: events, Members: members}
+	a.Done = func(err error) {
+		r.committed(a, err)
+		done(err)
+	}
+	r.head = last
+	r.pending += len(entries)
+	r.log.Append(a)
+	return last
+}
+
+// committed makes a durable append visible and wakes the readers. It is called
+// by the engine, in the order of the log.
+func (r *Room) committed(a *store.Append, err error) {
+	r.mu.Lock()
+	r.pending -= len(a.Events)
+	if err != nil {
+		// The engine takes nothing more into this log until it is opened anew.
+		r.failed = err
+		r.mu.Unlock()
+		return
+	}
+	if a.Create != nil {
+		r.meta = a.Create
+		r.creating = nil
+		r.oldest = 1
+	}
+	if inc := r.hub.store.Incarnation(); len(r.stretches) == 0 || r.stretches[len(r.stretches)-1].Incarnation != inc {
+		// A new slice: the old one may be shared.
+		r.stretches = append(r.stretches[:len(r.stretches):len(r.stretches)], store.Stretch{Incarnation: inc, First: a.Expect + 1})
+	}
+	for i, e := range a.Events {
+		r.tail.append(a.Expect+1+uint64(i), e.Encoded)
+	}
+	for _, c := range a.Members {
+		if c.Joined {
+			r.count++
+		} else {
+			r.count--
+		}
+	}
+	r.durable = a.Expect + uint64(len(a.Events))
+	r.last = time.Now()
+	r.waking = append(r.waking[:0], r.cursors...)
+	r.mu.Unlock()
+
+	for _, c := range r.waking {
+		c.sub.Wake()
+	}
+	clear(r.waking)
+	if f := r.hub.opts.OnMember; f != nil {
+		for _, c := range a.Members {
+			f(r.name, c)
+		}
+	}
+}
+
+func (r *Room) isLoaded() bool {
+	select {
+	case <-r.loaded:
+		return r.loadErr == nil
+	default:
+		return false
+	}
+}
+
+func (r *Room) idleSince(limit time.Time) bool {
+	if !r.isLoaded() {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// A room that does not exist is remembered for nobody's benefit.
+	return r.pending == 0 && r.creating == nil && len(r.cursors) == 0 && (r.meta == nil || r.last.Before(limit))
+}
+
+func (r *Room) tailUse() (bytes int64, last time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return int64(r.tail.bytes), r.last
+}
+
+func (r *Room) dropTail() (bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	bytes = int64(r.tail.bytes)
+	r.tail = tail{}
+	return bytes
+}

@@ -1,0 +1,216 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/attach"
+	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/room"
+	"github.com/reprise-chat/reprise/server/internal/session"
+)
+
+// Open implements ChatService.
+func (s *Service) Open(r *reprisev1.OpenRequest, out grpc.ServerStreamingServer[reprisev1.ServerFrame]) error {
+	if err := s.checkSize(r); err != nil {
+		return err
+	}
+	a, err := s.open(out.Context(), out, r, "")
+	return s.serve(out.Context(), a, err)
+}
+
+// Resume implements ChatService.
+func (s *Service) Resume(r *reprisev1.ResumeRequest, out grpc.ServerStreamingServer[reprisev1.ServerFrame]) error {
+	if err := s.checkSize(r); err != nil {
+		return err
+	}
+	a, err := s.resume(out.Context(), out, r, "")
+	return s.serve(out.Context(), a, err)
+}
+
+// Tail implements ChatService.
+func (s *Service) Tail(r *reprisev1.TailRequest, out grpc.ServerStreamingServer[reprisev1.ServerFrame]) error {
+	if err := s.checkSize(r); err != nil {
+		return err
+	}
+	if err := checkTail(r); err != nil {
+		return err
+	}
+	a, err := s.attaches.Tail(out.Context(), stream{out}, attach.Tail{
+		User: auth.FromContext(out.Context()).User, Room: r.GetRoom(),
+		From: room.Position{Offset: r.GetAfter(), Incarnation: r.GetIncarnation()},
+		Last: uint64(r.GetLast()), Limit: r.GetLimit(), Follow: r.GetFollow(),
+	})
+	return s.serve(out.Context(), a, err)
+}
+
+// Connect implements ChatService.
+//
+// The handler waits for the stream to end while another goroutine reads: a
+// blocked Recv ends only when the handler has returned.
+func (s *Service) Connect(in grpc.BidiStreamingServer[reprisev1.ClientFrame, reprisev1.ServerFrame]) error {
+	ctx := in.Context()
+	first := make(chan firstFrame, 1)
+	attached := make(chan *attach.Attachment, 1)
+	s.receivers.Go(func() { s.receive(in, first, attached) })
+
+	timeout := time.NewTimer(s.opts.FirstFrame)
+	defer timeout.Stop()
+	var a *attach.Attachment
+	var err error
+	select {
+	case f := <-first:
+		a, err = s.attachFirst(ctx, in, f)
+	case <-timeout.C:
+		err = firstFrameRefusal(fmt.Sprintf("no frame came within %v", s.opts.FirstFrame))
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err == nil {
+		attached <- a
+	}
+	return s.serve(ctx, a, err)
+}
+
+type firstFrame struct {
+	frame *reprisev1.ClientFrame
+	err   error
+}
+
+// receive reads a Connect stream until the client has closed its side, which
+// is not goodbye, or the stream is over.
+func (s *Service) receive(in grpc.BidiStreamingServer[reprisev1.ClientFrame, reprisev1.ServerFrame], first chan<- firstFrame, attached <-chan *attach.Attachment) {
+	f, err := in.Recv()
+	first <- firstFrame{f, err}
+	if err != nil {
+		return
+	}
+	var a *attach.Attachment
+	select {
+	case a = <-attached:
+	case <-in.Context().Done():
+		return
+	}
+	c := streamCaller(in.Context(), a)
+	for {
+		f, err := in.Recv()
+		if err != nil {
+			return
+		}
+		if err := a.Begin(); err != nil {
+			return
+		}
+		s.carryOut(in.Context(), c, f, a.Reply)
+	}
+}
+
+func firstFrameRefusal(what string) *refusal {
+	return &refusal{
+		code: codes.FailedPrecondition, reason: "FIRST_FRAME",
+		message: what + "; the first frame must be open or resume",
+	}
+}
+
+// attachFirst carries out the first frame of a Connect stream.
+func (s *Service) attachFirst(ctx context.Context, in grpc.ServerStream, f firstFrame) (*attach.Attachment, error) {
+	if errors.Is(f.err, io.EOF) {
+		return nil, firstFrameRefusal("the stream was closed before any frame")
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	if err := s.checkSize(f.frame); err != nil {
+		return nil, err
+	}
+	switch w := f.frame.GetFrame().(type) {
+	case *reprisev1.ClientFrame_Open:
+		return s.open(ctx, in, w.Open, "open.")
+	case *reprisev1.ClientFrame_Resume:
+		return s.resume(ctx, in, w.Resume, "resume.")
+	default:
+		return nil, firstFrameRefusal("the first frame was another one")
+	}
+}
+
+func (s *Service) open(ctx context.Context, out grpc.ServerStream, r *reprisev1.OpenRequest, prefix string) (*attach.Attachment, error) {
+	if err := checkOpen(r, prefix); err != nil {
+		return nil, err
+	}
+	if err := s.opts.Attaches.Enter(ctx); err != nil {
+		return nil, err
+	}
+	return s.attaches.Open(ctx, stream{out}, attach.Open{
+		User: auth.FromContext(ctx).User, Instance: r.GetInstanceId(),
+		History: uint64(r.GetHistory()), Focus: r.GetFocus(), Window: r.GetWindow(),
+	})
+}
+
+func (s *Service) resume(ctx context.Context, out grpc.ServerStream, r *reprisev1.ResumeRequest, prefix string) (*attach.Attachment, error) {
+	if err := checkResume(r, prefix); err != nil {
+		return nil, err
+	}
+	if err := s.opts.Attaches.Enter(ctx); err != nil {
+		return nil, err
+	}
+	positions := make(map[string]room.Position, len(r.GetPositions()))
+	for _, p := range r.GetPositions() {
+		pos := room.Position{Incarnation: p.GetIncarnation(), Offset: p.GetOffset()}
+		for _, e := range p.GetEarlier() {
+			pos.Earlier = append(pos.Earlier, room.Held{Incarnation: e.GetIncarnation(), Offset: e.GetOffset()})
+		}
+		positions[p.GetRoom()] = pos
+	}
+	a, err := s.attaches.Resume(ctx, stream{out}, attach.Resume{
+		User: auth.FromContext(ctx).User, Instance: r.GetInstanceId(),
+		SessionID: r.GetSessionId(), Key: r.GetResumeKey(), Takeover: takeover(r.GetTakeover()),
+		Positions: positions, Checkpoint: r.GetCheckpoint(),
+		Focus: r.GetFocus(), Window: r.GetWindow(), ReplayLimit: uint64(r.GetReplayLimit()),
+	})
+	if errors.Is(err, session.ErrKeyMalformed) {
+		v := violations{prefix: prefix}
+		v.add("resume_key", `is not one that the server gave out: those begin with "rk_"`)
+		return nil, v.err()
+	}
+	return a, err
+}
+
+func takeover(t reprisev1.Takeover) session.Takeover {
+	switch t {
+	case reprisev1.Takeover_TAKEOVER_TAKE_OVER:
+		return session.TakeOver
+	case reprisev1.Takeover_TAKEOVER_REFUSE:
+		return session.Refuse
+	default:
+		return session.Fork
+	}
+}
+
+// serve waits until the stream is to end and gives the attachment back. Others
+// send on the stream; returning from the handler ends a send that is stuck.
+func (s *Service) serve(ctx context.Context, a *attach.Attachment, err error) error {
+	if err != nil {
+		return s.fail(ctx, err)
+	}
+	defer a.Close()
+	select {
+	case <-a.Done():
+		err = a.Err()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err == nil {
+		return nil
+	}
+	if code := status.Code(err); code == codes.Canceled || ctx.Err() != nil {
+		return status.FromContextError(context.Cause(ctx)).Err()
+	}
+	return s.fail(ctx, err)
+}

@@ -1,0 +1,204 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/attach"
+	"github.com/reprise-chat/reprise/server/internal/name"
+	"github.com/reprise-chat/reprise/server/internal/room"
+	"github.com/reprise-chat/reprise/server/internal/session"
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// This file has the one function for each request that exists both as a client
+// frame and as a unary call. prefix is the frame's field, for error messages.
+
+func (s *Service) sendMessage(ctx context.Context, c caller, r *reprisev1.SendMessageRequest, prefix string, done func(*reprisev1.SendMessageResponse, error)) {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	v.clientID(r.GetClientId())
+	v.text("text", r.GetText(), 1, s.opts.MaxMessage)
+	if err := v.err(); err != nil {
+		done(nil, err)
+		return
+	}
+	e := &reprisev1.Event{Body: &reprisev1.Event_Message{Message: &reprisev1.Message{Text: r.GetText()}}}
+	s.publish(ctx, c, r.GetRoom(), r.GetClientId(), e, func(rec room.Receipt, err error) {
+		if err != nil {
+			done(nil, err)
+			return
+		}
+		done(&reprisev1.SendMessageResponse{
+			Room: r.GetRoom(), Incarnation: rec.Incarnation, Offset: rec.Offset,
+			Time: timestamppb.New(rec.Time), Duplicate: rec.Duplicate,
+		}, nil)
+	})
+}
+
+func (s *Service) sendCustom(ctx context.Context, c caller, r *reprisev1.SendCustomRequest, prefix string, done func(*reprisev1.SendCustomResponse, error)) {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	v.clientID(r.GetClientId())
+	v.check("type", name.CheckType(r.GetType()))
+	v.text("data", r.GetData(), 0, s.opts.MaxMessage)
+	if err := v.err(); err != nil {
+		done(nil, err)
+		return
+	}
+	e := &reprisev1.Event{Body: &reprisev1.Event_Custom{Custom: &reprisev1.Custom{Type: r.GetType(), Data: r.GetData()}}}
+	s.publish(ctx, c, r.GetRoom(), r.GetClientId(), e, func(rec room.Receipt, err error) {
+		if err != nil {
+			done(nil, err)
+			return
+		}
+		done(&reprisev1.SendCustomResponse{
+			Room: r.GetRoom(), Incarnation: rec.Incarnation, Offset: rec.Offset,
+			Time: timestamppb.New(rec.Time), Duplicate: rec.Duplicate,
+		}, nil)
+	})
+}
+
+func (s *Service) ack(c caller, r *reprisev1.AckRequest, prefix string) (*reprisev1.AckResponse, error) {
+	v := violations{prefix: prefix}
+	v.positions(r.GetPositions(), maxAckMany)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	if err := c.fenced(); err != nil {
+		return nil, err
+	}
+	if c.attachment == nil {
+		return nil, session.ErrNotAttached
+	}
+	ps := make([]attach.Acked, len(r.GetPositions()))
+	for i, p := range r.GetPositions() {
+		ps[i] = attach.Acked{Room: p.GetRoom(), Incarnation: p.GetIncarnation(), Offset: p.GetOffset()}
+	}
+	if err := c.attachment.Acknowledge(ps); err != nil {
+		return nil, err
+	}
+	return &reprisev1.AckResponse{}, nil
+}
+
+func (s *Service) createRoom(ctx context.Context, c caller, r *reprisev1.CreateRoomRequest, prefix string) (*reprisev1.CreateRoomResponse, error) {
+	if err := checkCreate(r, prefix); err != nil {
+		return nil, err
+	}
+	if err := s.roomForOne(ctx, c.user); err != nil {
+		return nil, err
+	}
+	keep := r.GetRetention()
+	meta := store.Meta{
+		Name: r.GetRoom(), Title: r.GetTitle(), Creator: c.user, Created: time.Now(),
+		Private: r.GetAccess() == reprisev1.RoomAccess_ROOM_ACCESS_PRIVATE,
+		Retention: store.Retention{
+			MaxAge: keep.GetMaxAge().AsDuration(), MaxEvents: keep.GetMaxEvents(), MaxBytes: keep.GetMaxBytes(),
+		},
+	}
+	var out *reprisev1.CreateRoomResponse
+	err := s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
+		if _, err := rm.Create(ctx, meta, r.GetMembers(), c.fence); err != nil {
+			return err
+		}
+		info, err := rm.Info()
+		out = &reprisev1.CreateRoomResponse{Room: attach.RoomProto(info)}
+		return err
+	})
+	return out, err
+}
+
+func checkCreate(r *reprisev1.CreateRoomRequest, prefix string) error {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	v.text("title", r.GetTitle(), 0, maxTitle)
+	if _, ok := reprisev1.RoomAccess_name[int32(r.GetAccess())]; !ok {
+		v.add("access", fmt.Sprintf("has no value %d", r.GetAccess()))
+	}
+	v.atMost("members", len(r.GetMembers()), maxFirst)
+	for i, m := range r.GetMembers()[:min(len(r.GetMembers()), maxFirst)] {
+		v.check(fmt.Sprintf("members[%d]", i), name.CheckUser(m))
+	}
+	if age := r.GetRetention().GetMaxAge(); age != nil && (!age.IsValid() || age.AsDuration() < 0) {
+		v.add("retention.max_age", "must be a duration that is not negative")
+	}
+	return v.err()
+}
+
+func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomRequest, prefix string) (*reprisev1.JoinRoomResponse, error) {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	v.atMost("history", int(r.GetHistory()), maxHistory)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	if err := s.roomForOne(ctx, c.user); err != nil {
+		return nil, err
+	}
+	if c.attachment != nil && r.GetHistory() > 0 {
+		defer c.attachment.WantHistory(r.GetRoom(), r.GetHistory())()
+	}
+	var out *reprisev1.JoinRoomResponse
+	err := s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
+		change, err := rm.Join(ctx, c.user, c.fence)
+		if err != nil {
+			return err
+		}
+		info, err := rm.Info()
+		out = &reprisev1.JoinRoomResponse{
+			Room: attach.RoomProto(info), Already: change.Already,
+			Member: &reprisev1.Member{User: c.user, Joined: change.Offset},
+		}
+		return err
+	})
+	return out, err
+}
+
+// roomForOne refuses a user who has as many rooms as one may have. Two joins
+// at once may exceed the bound by one: it protects the server, nothing else.
+func (s *Service) roomForOne(ctx context.Context, user string) error {
+	rooms, _, err := s.store.UserRooms(ctx, user)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, r := range rooms {
+		if r.Joined {
+			n++
+		}
+	}
+	if n >= s.opts.MaxRooms {
+		return &refusal{
+			code: codes.ResourceExhausted, reason: "TOO_MANY_ROOMS",
+			message: fmt.Sprintf("you are a member of %d rooms; at most %d are allowed: leave one (LeaveRoom)", n, s.opts.MaxRooms),
+		}
+	}
+	return nil
+}
+
+func (s *Service) leaveRoom(ctx context.Context, c caller, r *reprisev1.LeaveRoomRequest, prefix string) (*reprisev1.LeaveRoomResponse, error) {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	var out *reprisev1.LeaveRoomResponse
+	err := s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
+		change, err := rm.Leave(ctx, c.user, c.fence)
+		out = &reprisev1.LeaveRoomResponse{Offset: change.Offset, Incarnation: change.Incarnation}
+		return err
+	})
+	return out, err
+}
+
+func sessionProto(rec store.Session, attached bool) *reprisev1.Session {
+	return &reprisev1.Session{
+		Id: rec.ID, CreateTime: timestamppb.New(rec.Created), AttachTime: timestamppb.New(rec.Attached),
+		Attach: rec.Attach, Attached: attached,
+	}
+}

@@ -1,0 +1,148 @@
+package rpc
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/attach"
+	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/limit"
+	"github.com/reprise-chat/reprise/server/internal/room"
+	"github.com/reprise-chat/reprise/server/internal/session"
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// Options configure a Service. All limits must be set.
+type Options struct {
+	// MaxMessage bounds the text or data of an event, in bytes.
+	MaxMessage int
+	// MaxFrame bounds a client frame or request, in bytes.
+	MaxFrame int
+	// MaxRooms bounds the rooms of a user.
+	MaxRooms int
+	// FirstFrame is how long a Connect stream may take to send its first frame.
+	FirstFrame time.Duration
+	// Publishes by user and by room, and attaches of the node.
+	PublishByUser, PublishByRoom *limit.ByKey
+	Attaches                     *limit.Gate
+	// Logger for what is the server's fault.
+	Logger *slog.Logger
+}
+
+// Service is the ChatService.
+type Service struct {
+	reprisev1.UnimplementedChatServiceServer
+
+	// Static.
+	store    store.Store
+	rooms    *room.Hub
+	sessions *session.Registry
+	attaches *attach.Manager
+	opts     Options
+
+	receivers sync.WaitGroup // goroutines that read Connect streams
+}
+
+// New returns the service over the core.
+func New(s store.Store, rooms *room.Hub, sessions *session.Registry, attaches *attach.Manager, o Options) *Service {
+	return &Service{store: s, rooms: rooms, sessions: sessions, attaches: attaches, opts: o}
+}
+
+// Register registers the service.
+func (s *Service) Register(r grpc.ServiceRegistrar) { reprisev1.RegisterChatServiceServer(r, s) }
+
+// Wait waits for the goroutines that read streams; all streams have ended.
+func (s *Service) Wait() { s.receivers.Wait() }
+
+// caller is who asks, and for which attachment.
+type caller struct {
+	user string
+	// attachment is nil if the caller speaks for none, or for a session that
+	// is not attached here now.
+	attachment *attach.Attachment
+	// fence refuses what an attachment that was taken over asks; nil without
+	// one.
+	fence func() error
+}
+
+// fenced refuses a caller that was taken over.
+func (c caller) fenced() error {
+	if c.fence == nil {
+		return nil
+	}
+	return c.fence()
+}
+
+// callerOf returns who makes a unary call. Call release when it is over.
+func (s *Service) callerOf(ctx context.Context, via *reprisev1.Via) (c caller, release func(), err error) {
+	c = caller{user: auth.FromContext(ctx).User}
+	if via == nil {
+		return c, func() {}, nil
+	}
+	sess, release, err := s.sessions.Acquire(ctx, c.user, via.GetSessionId())
+	if err != nil {
+		return caller{}, nil, err
+	}
+	c.fence = sess.Fence(via.GetAttach())
+	if h, err := sess.Holder(via.GetAttach()); err == nil {
+		c.attachment, _ = h.(*attach.Attachment)
+		c.attachment.Touch()
+	}
+	return c, release, nil
+}
+
+// streamCaller returns who sends frames on an attached stream.
+func streamCaller(ctx context.Context, a *attach.Attachment) caller {
+	sess, n := a.Session()
+	return caller{user: auth.FromContext(ctx).User, attachment: a, fence: sess.Fence(n)}
+}
+
+// in calls do with a room.
+func (s *Service) in(ctx context.Context, name string, do func(*room.Room) error) error {
+	r, err := s.rooms.Acquire(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer r.Release()
+	return do(r)
+}
+
+// publish validates nothing: it publishes an event and calls done once, with
+// the answer; see room.Room.Publish.
+func (s *Service) publish(ctx context.Context, c caller, name, clientID string, e *reprisev1.Event, done func(room.Receipt, error)) {
+	r, err := s.rooms.Acquire(ctx, name)
+	if err != nil {
+		done(room.Receipt{}, err)
+		return
+	}
+	e.Time, e.Sender, e.ClientId = timestamppb.Now(), c.user, clientID
+	r.Publish(ctx, room.Publish{Event: e, Admit: s.admit(c.user, name), Fence: c.fence}, func(rec room.Receipt, err error) {
+		r.Release()
+		done(rec, err)
+	})
+}
+
+func (s *Service) admit(user, room string) func() error {
+	return func() error {
+		if err := s.opts.PublishByUser.Allow(user); err != nil {
+			return err
+		}
+		return s.opts.PublishByRoom.Allow(room)
+	}
+}
+
+// fail turns an error of the core into what the client sees, and logs what is
+// the server's fault.
+func (s *Service) fail(ctx context.Context, err error) *refusal {
+	r := refuse(err)
+	if r.cause != nil {
+		s.opts.Logger.ErrorContext(ctx, "request failed", "user", auth.FromContext(ctx).User, "error", r.cause)
+	}
+	return r
+}

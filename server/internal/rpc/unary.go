@@ -1,0 +1,124 @@
+package rpc
+
+import (
+	"context"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/room"
+)
+
+// published is a publish's answer on its way to the unary call that waits.
+type published[T any] struct {
+	response T
+	err      error
+}
+
+// await makes a unary call of a request that is answered later.
+func await[T any](ctx context.Context, start func(done func(T, error))) (T, error) {
+	answer := make(chan published[T], 1)
+	start(func(response T, err error) { answer <- published[T]{response, err} })
+	select {
+	case a := <-answer:
+		return a.response, a.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+// unary runs a request that may speak for an attachment.
+func unary[T any](ctx context.Context, s *Service, via *reprisev1.Via, do func(caller) (T, error)) (T, error) {
+	var none T
+	var v violations
+	v.via(via)
+	if err := v.err(); err != nil {
+		return none, err
+	}
+	c, release, err := s.callerOf(ctx, via)
+	if err != nil {
+		return none, s.fail(ctx, err)
+	}
+	defer release()
+	out, err := do(c)
+	if err != nil {
+		return none, s.fail(ctx, err)
+	}
+	return out, nil
+}
+
+// SendMessage implements ChatService.
+func (s *Service) SendMessage(ctx context.Context, r *reprisev1.SendMessageRequest) (*reprisev1.SendMessageResponse, error) {
+	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.SendMessageResponse, error) {
+		return await(ctx, func(done func(*reprisev1.SendMessageResponse, error)) { s.sendMessage(ctx, c, r, "", done) })
+	})
+}
+
+// SendCustom implements ChatService.
+func (s *Service) SendCustom(ctx context.Context, r *reprisev1.SendCustomRequest) (*reprisev1.SendCustomResponse, error) {
+	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.SendCustomResponse, error) {
+		return await(ctx, func(done func(*reprisev1.SendCustomResponse, error)) { s.sendCustom(ctx, c, r, "", done) })
+	})
+}
+
+// Ack implements ChatService.
+func (s *Service) Ack(ctx context.Context, r *reprisev1.AckRequest) (*reprisev1.AckResponse, error) {
+	if r.GetVia() == nil {
+		var v violations
+		v.add("via", "must be set: it says which attachment received the events (session_id is in the Welcome)")
+		return nil, v.err()
+	}
+	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.AckResponse, error) { return s.ack(c, r, "") })
+}
+
+// CreateRoom implements ChatService.
+func (s *Service) CreateRoom(ctx context.Context, r *reprisev1.CreateRoomRequest) (*reprisev1.CreateRoomResponse, error) {
+	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.CreateRoomResponse, error) { return s.createRoom(ctx, c, r, "") })
+}
+
+// JoinRoom implements ChatService.
+func (s *Service) JoinRoom(ctx context.Context, r *reprisev1.JoinRoomRequest) (*reprisev1.JoinRoomResponse, error) {
+	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.JoinRoomResponse, error) { return s.joinRoom(ctx, c, r, "") })
+}
+
+// LeaveRoom implements ChatService.
+func (s *Service) LeaveRoom(ctx context.Context, r *reprisev1.LeaveRoomRequest) (*reprisev1.LeaveRoomResponse, error) {
+	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.LeaveRoomResponse, error) { return s.leaveRoom(ctx, c, r, "") })
+}
+
+// ListSessions implements ChatService.
+func (s *Service) ListSessions(ctx context.Context, _ *reprisev1.ListSessionsRequest) (*reprisev1.ListSessionsResponse, error) {
+	return unary(ctx, s, nil, func(c caller) (*reprisev1.ListSessionsResponse, error) {
+		recs, attached, err := s.sessions.List(ctx, c.user)
+		if err != nil {
+			return nil, err
+		}
+		out := new(reprisev1.ListSessionsResponse)
+		for i, rec := range recs {
+			out.Sessions = append(out.Sessions, sessionProto(rec, attached[i]))
+		}
+		return out, nil
+	})
+}
+
+// EndSession implements ChatService.
+func (s *Service) EndSession(ctx context.Context, r *reprisev1.EndSessionRequest) (*reprisev1.EndSessionResponse, error) {
+	return unary(ctx, s, nil, func(c caller) (*reprisev1.EndSessionResponse, error) {
+		var v violations
+		v.id("session_id", r.GetSessionId(), "s_")
+		if err := v.err(); err != nil {
+			return nil, err
+		}
+		return &reprisev1.EndSessionResponse{}, s.sessions.End(ctx, c.user, r.GetSessionId())
+	})
+}
+
+// inMembers calls do with a room that the caller is a member of.
+func (s *Service) inMembers(ctx context.Context, name string, do func(*room.Room) error) error {
+	return s.in(ctx, name, func(r *room.Room) error {
+		if err := r.Entitled(ctx, auth.FromContext(ctx).User); err != nil {
+			return err
+		}
+		return do(r)
+	})
+}

@@ -1,0 +1,142 @@
+package rpc
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/name"
+)
+
+// Bounds of requests that are not configurable.
+const (
+	maxHistory     = 1000
+	maxTailLast    = 10_000
+	maxFocus       = 100
+	maxPositions   = 2000
+	maxAckMany     = 1000
+	maxEarlier     = 8
+	maxTitle       = 256
+	maxFirst       = 100 // further first members of a room
+	maxPage        = 1000
+	defaultPage    = 100
+	maxIncarnation = 64
+	maxSessionID   = 64
+)
+
+func (v *violations) room(field, s string) { v.check(field, name.CheckRoom(s)) }
+func (v *violations) clientID(s string)    { v.check("client_id", name.CheckClientID(s)) }
+func (v *violations) instance(s string)    { v.check("instance_id", name.CheckInstance(s)) }
+func (v *violations) atMost(f string, n, m int) {
+	if n > m {
+		v.add(f, fmt.Sprintf("must be at most %d, is %d", m, n))
+	}
+}
+
+// text checks text that is shown to people or handed to programs.
+func (v *violations) text(field, s string, minLen, maxLen int) {
+	switch {
+	case len(s) < minLen:
+		v.add(field, "must not be empty")
+	case len(s) > maxLen:
+		v.add(field, fmt.Sprintf("must have at most %d bytes, has %d", maxLen, len(s)))
+	case !utf8.ValidString(s):
+		v.add(field, "must be valid UTF-8")
+	}
+}
+
+// id checks an id that the server has given out and the client hands back.
+func (v *violations) id(field, s, prefix string) {
+	switch {
+	case s == "":
+		v.add(field, "must be set; it is in the Welcome")
+	case len(s) > maxSessionID:
+		v.add(field, fmt.Sprintf("must have at most %d characters, has %d", maxSessionID, len(s)))
+	case !strings.HasPrefix(s, prefix) || name.CheckRoom(s) != nil:
+		v.add(field, fmt.Sprintf("is not one that the server gave out: those begin with %q", prefix))
+	}
+}
+
+func (v *violations) via(via *reprisev1.Via) {
+	if via != nil {
+		v.id("via.session_id", via.GetSessionId(), "s_")
+	}
+}
+
+func (v *violations) focus(rooms []string) {
+	v.atMost("focus", len(rooms), maxFocus)
+	for i, r := range rooms[:min(len(rooms), maxFocus)] {
+		v.room(fmt.Sprintf("focus[%d]", i), r)
+	}
+}
+
+func (v *violations) positions(ps []*reprisev1.Position, bound int) {
+	if v.atMost("positions", len(ps), bound); len(ps) > bound {
+		return
+	}
+	seen := make(map[string]bool, len(ps))
+	for i, p := range ps {
+		field := fmt.Sprintf("positions[%d].", i)
+		v.room(field+"room", p.GetRoom())
+		v.incarnation(field+"incarnation", p.GetIncarnation())
+		v.atMost(field+"earlier", len(p.GetEarlier()), maxEarlier)
+		if seen[p.GetRoom()] {
+			v.add(field+"room", "is named twice")
+		}
+		seen[p.GetRoom()] = true
+	}
+}
+
+func (v *violations) incarnation(field, s string) {
+	if len(s) > maxIncarnation || (s != "" && name.CheckRoom(s) != nil) {
+		v.add(field, fmt.Sprintf("is not one that the server gave out, or has more than %d characters", maxIncarnation))
+	}
+}
+
+// page checks a page size and returns the one in force.
+func (v *violations) page(field string, n int32) int {
+	switch {
+	case n < 0:
+		v.add(field, fmt.Sprintf("must not be negative, is %d", n))
+	case n > maxPage:
+		v.add(field, fmt.Sprintf("must be at most %d, is %d", maxPage, n))
+	case n == 0:
+		return defaultPage
+	}
+	return int(n)
+}
+
+func checkOpen(r *reprisev1.OpenRequest, prefix string) error {
+	v := violations{prefix: prefix}
+	v.instance(r.GetInstanceId())
+	v.atMost("history", int(r.GetHistory()), maxHistory)
+	v.focus(r.GetFocus())
+	return v.err()
+}
+
+func checkResume(r *reprisev1.ResumeRequest, prefix string) error {
+	v := violations{prefix: prefix}
+	v.id("session_id", r.GetSessionId(), "s_")
+	if r.GetResumeKey() == "" {
+		v.add("resume_key", "must be set; it is in the Welcome")
+	}
+	v.instance(r.GetInstanceId())
+	if _, ok := reprisev1.Takeover_name[int32(r.GetTakeover())]; !ok {
+		v.add("takeover", fmt.Sprintf("has no value %d", r.GetTakeover()))
+	}
+	v.positions(r.GetPositions(), maxPositions)
+	if len(r.GetCheckpoint()) > maxSessionID {
+		v.add("checkpoint", "is not one that the server gave out")
+	}
+	v.focus(r.GetFocus())
+	return v.err()
+}
+
+func checkTail(r *reprisev1.TailRequest) error {
+	var v violations
+	v.room("room", r.GetRoom())
+	v.incarnation("incarnation", r.GetIncarnation())
+	v.atMost("last", int(r.GetLast()), maxTailLast)
+	return v.err()
+}

@@ -1,0 +1,140 @@
+package server
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/store"
+	"github.com/reprise-chat/reprise/web"
+)
+
+// Errors that New and Serve return, possibly wrapped.
+var (
+	// ErrLocked: another server uses the data directory.
+	ErrLocked = store.ErrLocked
+	// ErrCorrupt: stored bytes are not what was written.
+	ErrCorrupt = store.ErrCorrupt
+	// ErrUnsafeListener: other machines could reach a server that believes
+	// whatever name a caller gives.
+	ErrUnsafeListener = errors.New("server: the development identity is for loopback listeners only: set Options.Verifier")
+)
+
+// Verifier says whose token a caller has; see Options.
+type Verifier = auth.Verifier
+
+// Identity is a verified caller.
+type Identity = auth.Identity
+
+// ErrTokenInvalid is what a Verifier returns, possibly wrapped, for a token
+// that is nobody's.
+var ErrTokenInvalid = auth.ErrInvalid
+
+// Retention bounds what a room keeps. A zero field does not limit.
+type Retention = store.Retention
+
+// Options configure a Server. The zero value of every field but Dir is a
+// default for one machine.
+type Options struct {
+	// Dir is the data directory; it is made if it is not there. Required.
+	Dir string
+	// Verifier says who a caller is. Default: the development identity, which
+	// believes "Bearer dev:NAME" and makes Serve refuse any listener that is
+	// not on loopback.
+	Verifier Verifier
+	// Reflection lets clients such as grpcurl ask for the contract, and
+	// operators for channelz.
+	Reflection bool
+
+	// Hosts and Origins are what browsers may use, beside the loopback names
+	// of a loopback listener: Host header values, and exact web origins.
+	Hosts, Origins []string
+	// Page serves the browser; default: the embedded chat page.
+	Page http.Handler
+
+	// Retention is for rooms that have none of their own; default: keep
+	// everything. It is applied every TrimEvery, default one minute.
+	Retention Retention
+	TrimEvery time.Duration
+	// ReplayLimit bounds the events of one room replayed at an attach, unless
+	// the client asks for less; what is older is named as a Gap. 0: no limit.
+	ReplayLimit uint64
+	// RefuseCreateOnJoin has joining a room that does not exist fail; default:
+	// the first join makes an open room.
+	RefuseCreateOnJoin bool
+	// DiskReserve is how many bytes of the disk must stay free: below, writes
+	// are refused and reads go on. Default 1 GiB or 5 %, whichever is less;
+	// negative: none.
+	DiskReserve int64
+	// NoSync acknowledges events that are not on disk yet, so that a crash can
+	// lose them: for benchmarks and throw-away data.
+	NoSync bool
+
+	// Heartbeat is how often a stream gets one. Default 20 s.
+	Heartbeat time.Duration
+	// Limits protect the server; see there for the defaults.
+	Limits Limits
+
+	// Logger; default slog.Default().
+	Logger *slog.Logger
+}
+
+// Limits protect the server. A zero field has the default given; a negative
+// rate is no limit.
+type Limits struct {
+	// MessageBytes bounds the text or data of an event. Default 64 KiB.
+	MessageBytes int
+	// FrameBytes bounds a client frame or request. Default 1 MiB.
+	FrameBytes int
+	// RoomsPerUser bounds a user's memberships. Default 1,000.
+	RoomsPerUser int
+	// SessionsPerUser bounds a user's sessions: beyond, the oldest one that is
+	// not attached makes room. Default 32.
+	SessionsPerUser int
+	// StreamsPerConnection bounds the calls in progress on one gRPC
+	// connection. Default 100.
+	StreamsPerConnection uint32
+	// UserPublishes and RoomPublishes bound events a second by one user and
+	// into one room, in bursts of twice that. Default 200 and 2,000.
+	UserPublishes, RoomPublishes float64
+	// Attaches bounds attaches a second on this node, in bursts of twice that:
+	// beyond, clients are told when to come again. Default 1,000.
+	Attaches float64
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Dir == "" {
+		return o, errors.New("server: Options.Dir is required")
+	}
+	if o.Verifier == nil {
+		o.Verifier = auth.Development{}
+	}
+	if o.Page == nil {
+		o.Page = web.Handler()
+	}
+	if o.Heartbeat == 0 {
+		o.Heartbeat = 20 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	l := &o.Limits
+	setDefault(&l.MessageBytes, 64<<10)
+	setDefault(&l.FrameBytes, 1<<20)
+	setDefault(&l.RoomsPerUser, 1000)
+	setDefault(&l.SessionsPerUser, 32)
+	setDefault(&l.StreamsPerConnection, 100)
+	setDefault(&l.UserPublishes, 200)
+	setDefault(&l.RoomPublishes, 2000)
+	setDefault(&l.Attaches, 1000)
+	return o, nil
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}

@@ -1,0 +1,220 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	channelz "google.golang.org/grpc/channelz/service"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/attach"
+	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/gateway"
+	"github.com/reprise-chat/reprise/server/internal/limit"
+	"github.com/reprise-chat/reprise/server/internal/room"
+	"github.com/reprise-chat/reprise/server/internal/rpc"
+	"github.com/reprise-chat/reprise/server/internal/session"
+	"github.com/reprise-chat/reprise/server/internal/store"
+	"github.com/reprise-chat/reprise/server/internal/store/pebble"
+)
+
+// Server is a Reprise server over one data directory. Its methods are safe for
+// concurrent use.
+type Server struct {
+	opts     Options
+	store    store.Store
+	rooms    *room.Hub
+	sessions *session.Registry
+	pool     *attach.Pool
+	attaches *attach.Manager
+	service  *rpc.Service
+	health   *health.Server
+	grpc     *grpc.Server
+	gateway  *gateway.Gateway
+}
+
+// New opens the data directory and returns a server that serves nothing yet.
+// Shutdown closes it. Errors: ErrLocked, ErrCorrupt, or what the disk says.
+func New(o Options) (*Server, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	mode := pebble.SyncAlways
+	if o.NoSync {
+		mode = pebble.SyncNever
+	}
+	st, err := pebble.Open(o.Dir, pebble.Options{Logger: o.Logger, Reserve: o.DiskReserve, Sync: mode})
+	if err != nil {
+		return nil, err
+	}
+	s, err := assemble(o, st)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return s, nil
+}
+
+// assemble builds the layers over a store, which the server then owns.
+func assemble(o Options, st store.Store) (*Server, error) {
+	s := &Server{opts: o, store: st, pool: attach.NewPool(), health: health.NewServer()}
+	m := newMetrics()
+	s.rooms = room.NewHub(st, room.Options{
+		CreateOnJoin: !o.RefuseCreateOnJoin, Retention: o.Retention, TrimEvery: o.TrimEvery, Logger: o.Logger,
+		OnPublish: m.published,
+		OnMember:  func(room string, c store.MemberChange) { s.attaches.MemberChanged(room, c) },
+	})
+	s.sessions = session.NewRegistry(st, session.Options{MaxPerUser: o.Limits.SessionsPerUser, Logger: o.Logger})
+	s.attaches = attach.NewManager(st, s.rooms, s.sessions, s.pool, attach.Options{
+		Heartbeat: o.Heartbeat, ReplayLimit: o.ReplayLimit, AttachRate: int(max(1, o.Limits.Attaches)), Observer: m,
+	})
+	s.service = rpc.New(st, s.rooms, s.sessions, s.attaches, serviceOptions(o))
+	m.gauge("reprise_streams", "Streams that are live.", func() float64 { return float64(s.attaches.Live()) })
+	s.grpc = grpc.NewServer(append(s.service.ServerOptions(o.Verifier), transportOptions(o.Limits)...)...)
+	s.register(s.grpc)
+	if o.Reflection {
+		reflection.Register(s.grpc)
+		channelz.RegisterChannelzServiceToServer(s.grpc)
+	}
+	var err error
+	s.gateway, err = gateway.New(gateway.Options{
+		Hosts: o.Hosts, Origins: o.Origins, Page: o.Page, Metrics: m.handler(), Ready: s.ready,
+		Register: s.register, ServerOptions: s.service.ServerOptions(o.Verifier),
+		MaxRecvBytes: recvBytes(o.Limits), Logger: o.Logger,
+	})
+	if err != nil {
+		s.closeCore(context.Background())
+		return nil, err
+	}
+	return s, nil
+}
+
+func serviceOptions(o Options) rpc.Options {
+	l := o.Limits
+	return rpc.Options{
+		MaxMessage: l.MessageBytes, MaxFrame: l.FrameBytes, MaxRooms: l.RoomsPerUser,
+		FirstFrame:    10 * time.Second,
+		PublishByUser: limit.NewByKey("events from you", max(0, l.UserPublishes), int(2*max(1, l.UserPublishes))),
+		PublishByRoom: limit.NewByKey("events in this room", max(0, l.RoomPublishes), int(2*max(1, l.RoomPublishes))),
+		Attaches:      limit.NewGate("clients attaching", max(0, l.Attaches), int(2*max(1, l.Attaches)), 2*time.Second),
+		Logger:        o.Logger,
+	}
+}
+
+// recvBytes is what the transport takes: more than the limit of a frame, so
+// that a frame that is a little too large gets an answer that says so instead
+// of the end of its stream.
+func recvBytes(l Limits) int { return 2 * l.FrameBytes }
+
+// transportOptions bound what a native connection can make the server hold,
+// and find peers that are gone. Every one of them is off or huge by default.
+func transportOptions(l Limits) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxConcurrentStreams(l.StreamsPerConnection),
+		grpc.MaxRecvMsgSize(recvBytes(l)),
+		grpc.MaxHeaderListSize(16 << 10),
+		grpc.ConnectionTimeout(10 * time.Second),
+		// A peer that takes nothing for 40 s is dead (P6); one that only grants
+		// no window is slow, and stays.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		// Fixed windows bound what a client can send ahead of its handler.
+		grpc.StaticStreamWindowSize(64 << 10),
+		grpc.StaticConnWindowSize(256 << 10),
+		grpc.WaitForHandlers(true),
+	}
+}
+
+func (s *Server) register(r grpc.ServiceRegistrar) {
+	s.service.Register(r)
+	grpc_health_v1.RegisterHealthServer(r, s.health)
+}
+
+func (s *Server) ready() error { return s.store.Writable() }
+
+// Serve serves gRPC and HTTP until Shutdown, or until one of the listeners
+// fails. It returns ErrUnsafeListener, and serves nothing, if other machines
+// could reach a server with the development identity. It owns the listeners.
+func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
+	for _, l := range []net.Listener{grpcListener, httpListener} {
+		if err := s.safe(l.Addr()); err != nil {
+			return errors.Join(err, grpcListener.Close(), httpListener.Close())
+		}
+	}
+	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
+	s.health.SetServingStatus(reprisev1.ChatService_ServiceDesc.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
+	var g errgroup.Group
+	g.Go(func() error { return s.grpc.Serve(grpcListener) })
+	g.Go(func() error { return s.gateway.Serve(httpListener) })
+	return g.Wait()
+}
+
+func (s *Server) safe(a net.Addr) error {
+	if _, development := s.opts.Verifier.(auth.Development); !development {
+		return nil
+	}
+	tcp, ok := a.(*net.TCPAddr)
+	if ok && !tcp.IP.IsLoopback() {
+		return fmt.Errorf("%w (listening on %v)", ErrUnsafeListener, a)
+	}
+	return nil
+}
+
+// Failed is closed when the store can no longer promise durability: stop the
+// server and start it again.
+func (s *Server) Failed() <-chan struct{} { return s.store.Failed() }
+
+// Shutdown drains: clients are told to move, streams that are left end with
+// UNAVAILABLE, calls in progress are finished, what was acknowledged is on
+// disk, the store is closed. It keeps to ctx's deadline even with clients that
+// ignore all that, and returns the context's error if they had to be cut off.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.health.Shutdown()
+	closesIn := drainFor(ctx)
+	s.attaches.Drain(ctx, closesIn/2, closesIn)
+
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.grpc.GracefulStop()
+	}()
+	graceful, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	err := s.gateway.Shutdown(graceful)
+	select {
+	case <-stopped:
+	case <-graceful.Done():
+		s.grpc.Stop() // handlers that are left end now
+		<-stopped
+	}
+	return errors.Join(err, s.closeCore(ctx))
+}
+
+// drainFor returns how long clients get to move: half of what there is, so
+// that the other half is left to end those that did not.
+func drainFor(ctx context.Context) time.Duration {
+	const most = 20 * time.Second
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return most
+	}
+	return max(0, min(most, time.Until(deadline)/2))
+}
+
+// closeCore closes everything behind the edge; no handler runs any more.
+func (s *Server) closeCore(ctx context.Context) error {
+	s.service.Wait()
+	s.pool.Close()
+	s.rooms.Close()
+	s.sessions.Close(ctx)
+	return s.store.Close()
+}
