@@ -66,8 +66,9 @@ type attachment struct {
 	mu       sync.Mutex
 	waiters  map[string]chan<- answer
 	lastID   uint64
-	acks     map[string]Position
-	ackIDs   map[string][]Position
+	acks     map[string]Position   // to be acknowledged
+	alone    []Position            // to be acknowledged each by itself
+	ackIDs   map[string][]Position // acknowledged, not answered yet
 	lastSeen time.Time
 	stalled  chan struct{} // closed while the reader waits for the handler
 	isFull   bool
@@ -139,7 +140,7 @@ func (a *attachment) take(frame *reprisev1.ServerFrame) error {
 	case *reprisev1.ServerFrame_Fault:
 		a.fault(f.Fault)
 	case *reprisev1.ServerFrame_Checkpoint:
-		a.book.checkpoint(a, f.Checkpoint.GetId())
+		a.book.checkpoint(a, f.Checkpoint.GetId(), f.Checkpoint.GetAcks())
 	case *reprisev1.ServerFrame_Heartbeat:
 		signal(a.beat)
 	case *reprisev1.ServerFrame_Drain:
@@ -201,17 +202,30 @@ func (a *attachment) answer(id string, ans answer) bool {
 		waiter <- ans // has room for the one answer
 	}
 	if isAck {
-		if ans.err == nil {
-			a.book.accepted(a, positions)
-		}
-		signal(a.acked)
+		a.ackAnswered(positions, ans.err)
 	}
 	return waits || isAck
 }
 
+// ackAnswered takes the answer to an acknowledgement. It is refused as a whole
+// when one room in it was left meanwhile: then each position goes by itself.
+func (a *attachment) ackAnswered(positions []Position, err error) {
+	switch {
+	case err == nil:
+		a.book.acceptAck(a, positions)
+	case len(positions) > 1:
+		a.mu.Lock()
+		a.alone = append(a.alone, positions...)
+		a.mu.Unlock()
+	default:
+		a.log.Warn("an acknowledgement was refused", "room", positions[0].Room, "offset", positions[0].Offset, "error", err)
+	}
+	signal(a.acked)
+}
+
 func (a *attachment) fault(f *reprisev1.Fault) {
 	err := errorOfFault(f)
-	if known := a.answer(f.GetRequestId(), answer{err: err}); !known || isAckID(f.GetRequestId()) {
+	if !a.answer(f.GetRequestId(), answer{err: err}) {
 		a.log.Warn("the server reports a fault", "code", err.Code, "reason", err.Reason, "message", err.Message)
 	}
 }
@@ -290,9 +304,25 @@ func (a *attachment) acknowledge(positions map[string]Position) {
 func (a *attachment) nextAck() *reprisev1.ClientFrame {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.acks) == 0 || len(a.ackIDs) >= maxAcksInFlight {
+	if len(a.ackIDs) >= maxAcksInFlight {
 		return nil
 	}
+	var positions []Position
+	if len(a.alone) > 0 {
+		positions, a.alone = a.alone[:1:1], a.alone[1:]
+	} else {
+		positions = a.takeAcksLocked()
+	}
+	if len(positions) == 0 {
+		return nil
+	}
+	a.lastID++
+	id := strconv.FormatUint(a.lastID, 10)
+	a.ackIDs[id] = positions
+	return ackFrame(id, protoPositions(positions))
+}
+
+func (a *attachment) takeAcksLocked() []Position {
 	var positions []Position
 	for room, p := range a.acks {
 		if len(positions) == maxAckPositions {
@@ -301,15 +331,8 @@ func (a *attachment) nextAck() *reprisev1.ClientFrame {
 		positions = append(positions, p)
 		delete(a.acks, room)
 	}
-	a.lastID++
-	id := ackPrefix + strconv.FormatUint(a.lastID, 10)
-	a.ackIDs[id] = positions
-	return ackFrame(id, protoPositions(positions))
+	return positions
 }
-
-const ackPrefix = "ack-"
-
-func isAckID(id string) bool { return len(id) > len(ackPrefix) && id[:len(ackPrefix)] == ackPrefix }
 
 func ackFrame(id string, positions []*reprisev1.Position) *reprisev1.ClientFrame {
 	return &reprisev1.ClientFrame{

@@ -3,6 +3,7 @@ package reprise
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -12,6 +13,9 @@ import (
 const (
 	// maxGaps bounds the open gaps kept of one room; the oldest go first.
 	maxGaps = 64
+	// maxAckRuns bounds what is remembered of acknowledgements that are in no
+	// checkpoint; further ones merge.
+	maxAckRuns = 64
 	// maxAckPositions is how many positions one acknowledgement may carry.
 	maxAckPositions = 1000
 )
@@ -34,9 +38,18 @@ type ledger struct {
 	via      *attachment
 	acks     map[string]Position
 	ackBytes int
-	// confirmed is what the server has accepted and will have stored at the
-	// next checkpoint.
+	// accepted counts the acknowledgements that via had accepted; runs holds
+	// those that are in no checkpoint yet, oldest first. confirmed is what any
+	// further checkpoint includes.
+	accepted  uint64
+	runs      []ackRun
 	confirmed map[string]Position
+}
+
+// ackRun is one acknowledgement, or several if checkpoints are slow to come.
+type ackRun struct {
+	last      uint64 // number of the newest one
+	positions map[string]Position
 }
 
 // entry is a client's place in one room.
@@ -92,6 +105,13 @@ func (l *ledger) resume() (SessionKey, []Position) {
 	return l.session, named
 }
 
+// wantsSession reports whether there are positions, but no session.
+func (l *ledger) wantsSession() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.session.ID == "" && len(l.rooms) > 0
+}
+
 // forgetCheckpoint makes the next resume name every position.
 func (l *ledger) forgetCheckpoint() {
 	l.mu.Lock()
@@ -117,6 +137,7 @@ func (l *ledger) attached(a *attachment, w *reprisev1.Welcome, named []Position)
 	}
 	l.session, l.sessionDirty = key, true
 	l.via, l.ackBytes = a, 0
+	l.accepted, l.runs = 0, nil
 	clear(l.acks)
 	clear(l.confirmed)
 	for _, p := range named {
@@ -321,29 +342,41 @@ func (l *ledger) savedUpdate(u Update) {
 	}
 }
 
-// accepted records that the server has accepted acknowledgements of a.
-func (l *ledger) accepted(a *attachment, positions []Position) {
+// acceptAck records that the server has accepted an acknowledgement of a.
+// Receipts come in the order of what they answer.
+func (l *ledger) acceptAck(a *attachment, positions []Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if a != l.via {
 		return
 	}
+	l.accepted++
+	if len(l.runs) < maxAckRuns {
+		l.runs = append(l.runs, ackRun{positions: make(map[string]Position, len(positions))})
+	}
+	run := &l.runs[len(l.runs)-1]
+	run.last = l.accepted
 	for _, p := range positions {
-		l.confirmed[p.Room] = p
+		run.positions[p.Room] = p
 	}
 }
 
-// checkpoint records that everything accepted so far is stored: what has not
-// moved since need not be named at the next resume. It is saved together with
-// the next position, or at the end; until then the resume names more than it
-// must, which does no harm.
-func (l *ledger) checkpoint(a *attachment, id string) {
+// checkpoint records that the first `acks` accepted acknowledgements of a, and
+// what it named at the attach, are stored: what has not moved since need not
+// be named at the next resume. It is saved together with the next position, or
+// at the end; until then the resume names more than it must, which does no
+// harm.
+func (l *ledger) checkpoint(a *attachment, id string, acks uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if a != l.via || id == "" {
 		return
 	}
 	l.session.Checkpoint, l.sessionDirty = id, true
+	for len(l.runs) > 0 && l.runs[0].last <= acks {
+		maps.Copy(l.confirmed, l.runs[0].positions)
+		l.runs = l.runs[1:]
+	}
 	for room, p := range l.confirmed {
 		if e, ok := l.rooms[room]; ok && e.moved && e.handled.same(p) {
 			e.moved, e.dirty = false, true

@@ -247,6 +247,15 @@ func (r *run) attach(ctx context.Context, prev *attachment) (*attachment, error)
 	if err := r.saver.flush(ctx); err != nil {
 		return nil, err
 	}
+	if r.book.wantsSession() {
+		// Positions without a session: a resume needs one to name them for.
+		a, err := r.handshake(ctx, prev)
+		if err != nil {
+			return nil, err
+		}
+		a.cancel(errLost)
+		a.conn.release()
+	}
 	a, err := r.handshake(ctx, prev)
 	if reasonOf(err) == "POSITIONS_NEEDED" {
 		r.book.forgetCheckpoint()
@@ -348,13 +357,12 @@ func (r *run) greet(a *attachment) error {
 	return nil
 }
 
-// firstFrame opens a session, or resumes the one there is. Positions without
-// a session are enough to have one rebuilt.
+// firstFrame opens a session, or resumes the one there is.
 func (r *run) firstFrame() (*reprisev1.ClientFrame, []Position) {
 	cfg := &r.c.cfg
 	window := uint32(max(cfg.Window, 0))
 	session, positions := r.book.resume()
-	if session.ID == "" && len(positions) == 0 {
+	if session.ID == "" {
 		return &reprisev1.ClientFrame{RequestId: "open", Frame: &reprisev1.ClientFrame_Open{Open: &reprisev1.OpenRequest{
 			InstanceId: r.c.instance,
 			History:    cfg.History,
