@@ -110,12 +110,7 @@ func (m *model) told(msg tea.Msg) (tea.Cmd, bool) {
 	case rewindMsg:
 		m.keepPlace(m.room(msg.Room), func(r *room) { r.rewind(reprise.Rewind(msg)) })
 	case roomMsg:
-		r := m.room(msg.Room.GetName())
-		r.title = msg.Room.GetTitle()
-		r.begin(msg.Position.Offset)
-		if r.name == m.current {
-			return m.history(r.name), true
-		}
+		return m.begin(reprise.RoomState(msg)), true
 	case roomClosedMsg:
 		m.lose(reprise.RoomClosed(msg))
 	case caughtUpMsg:
@@ -139,6 +134,17 @@ func (m *model) told(msg tea.Msg) (tea.Cmd, bool) {
 		return nil, false
 	}
 	return nil, true
+}
+
+// begin takes where delivery of a room starts.
+func (m *model) begin(s reprise.RoomState) tea.Cmd {
+	r := m.room(s.Room.GetName())
+	r.title = s.Room.GetTitle()
+	r.begin(s.Position.Offset)
+	if r.name != m.current {
+		return nil
+	}
+	return m.history(r.name)
 }
 
 func (m *model) event(e reprise.Event) {

@@ -16,11 +16,11 @@ import (
 // is below it.
 const maxLine = 1 << 20
 
-// Plain chats without a screen: each line of in is a message, and print gets
+// Plain chats without a screen: each line of in is a message, and show gets
 // what happens in the room. It ends when in has ended, everything was
 // confirmed and, as everybody else, has been printed; or when ctx ends. What
 // was refused is reported to problem, and makes the result an error.
-func Plain(ctx context.Context, o Options, in io.Reader, print func(line.Record) error, problem func(string)) error {
+func Plain(ctx context.Context, o Options, in io.Reader, show func(line.Record) error, problem func(string)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	o.Config.OnState = announce(problem)
@@ -28,7 +28,7 @@ func Plain(ctx context.Context, o Options, in io.Reader, print func(line.Record)
 	if err != nil {
 		return err
 	}
-	p := &pipe{room: o.Room, print: print, moved: make(chan struct{}, 1)}
+	p := &pipe{room: o.Room, print: show, moved: make(chan struct{}, 1)}
 	var run sync.WaitGroup
 	var ended error
 	run.Go(func() {

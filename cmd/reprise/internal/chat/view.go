@@ -216,11 +216,10 @@ func (e *entry) follows(before []entry) (continued bool, day string) {
 func (m *model) drawAnew(e *entry, continued bool) []string {
 	switch e.kind {
 	case said:
-		at, name := "", ""
-		if !continued {
-			at, name = e.record.Time.Local().Format("15:04"), e.record.Sender
+		if continued {
+			return m.paragraph("", m.nameStyle(e.record.Sender).Render("│"), m.styles.plain, e.record.String())
 		}
-		return m.paragraph(at, m.nameOf(name), m.styles.plain, e.record.String())
+		return m.paragraph(e.record.Time.Local().Format("15:04"), m.nameOf(e.record.Sender), m.styles.plain, e.record.String())
 	case told:
 		return m.paragraph(e.record.Time.Local().Format("15:04"), m.styles.dim.Render(sign(e.record.Type)), m.styles.dim, e.record.String())
 	case warned:
@@ -244,11 +243,14 @@ func (m *model) drawPending(p pending) []string {
 }
 
 func (m *model) nameOf(user string) string {
-	short := ansi.Truncate(line.Clean(user), nameWidth, "…")
+	return m.nameStyle(user).Render(ansi.Truncate(line.Clean(user), nameWidth, "…"))
+}
+
+func (m *model) nameStyle(user string) lipgloss.Style {
 	if user == m.user {
-		return m.styles.self.Render(short)
+		return m.styles.self
 	}
-	return m.styles.name(user).Render(short)
+	return m.styles.name(user)
 }
 
 // paragraph wraps text beside its margin: when and who.

@@ -82,13 +82,9 @@ func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
 
-	grpcListener, err := listen(ctx, cmd, "addr", f.addr)
+	grpcListener, httpListener, err := f.listen(ctx, cmd)
 	if err != nil {
 		return err
-	}
-	httpListener, err := listen(ctx, cmd, "http", f.http)
-	if err != nil {
-		return errors.Join(err, grpcListener.Close())
 	}
 	srv, err := server.New(f.options(log))
 	if err != nil {
@@ -133,7 +129,10 @@ func serve(ctx context.Context, srv *server.Server, grpcListener, httpListener n
 	// Not the ended ctx: the drain has its own time.
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	if err := srv.Shutdown(drain); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	switch err := srv.Shutdown(drain); {
+	case errors.Is(err, context.DeadlineExceeded):
+		log.Warn("clients that ignored the drain were cut off", "error", err)
+	case err != nil:
 		return errors.Join(failed, err)
 	}
 	if err := errors.Join(failed, <-served); err != nil {
@@ -169,20 +168,45 @@ func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 	}
 }
 
-// listen listens on a loopback address, and refuses any other: the only
-// identity there is so far believes whoever calls.
-func listen(ctx context.Context, cmd *cobra.Command, flag, address string) (net.Listener, error) {
+// listen listens on both addresses.
+func (f *serveFlags) listen(ctx context.Context, cmd *cobra.Command) (grpcListener, httpListener net.Listener, err error) {
+	grpcAddr, err := loopback(cmd, "addr", f.addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	httpAddr, err := loopback(cmd, "http", f.http)
+	if err != nil {
+		return nil, nil, err
+	}
+	grpcListener, err = listenOn(ctx, "addr", grpcAddr)
+	if err != nil {
+		return nil, nil, err
+	}
+	httpListener, err = listenOn(ctx, "http", httpAddr)
+	if err != nil {
+		return nil, nil, errors.Join(err, grpcListener.Close())
+	}
+	return grpcListener, httpListener, nil
+}
+
+// loopback resolves an address and refuses one that is not on this machine:
+// the only identity there is so far believes whoever calls.
+func loopback(cmd *cobra.Command, flag, address string) (string, error) {
 	resolved, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
-		return nil, usagef(cmd, "--%s %q is not a host and port: %w", flag, address, err)
+		return "", usagef(cmd, "--%s %q is not a host and port: %w", flag, address, err)
 	}
-	if !resolved.IP.IsLoopback() {
-		_, port, _ := net.SplitHostPort(address)
-		return nil, usagef(cmd, `--%s %s would let other machines in, and this release has only the development identity, which believes whatever name a caller gives.
-Use 127.0.0.1:%s; to reach it from another machine, forward the port: ssh -L %s:127.0.0.1:%s HOST.`, flag, address, port, port, port)
+	if resolved.IP.IsLoopback() {
+		return resolved.String(), nil
 	}
+	port := resolved.Port
+	return "", usagef(cmd, `--%s %s would let other machines in, and this release has only the development identity, which believes whatever name a caller gives.
+Use 127.0.0.1:%d; to reach it from another machine, forward the port: ssh -L %d:127.0.0.1:%d HOST.`, flag, address, port, port, port)
+}
+
+func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
 	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", resolved.String())
+	listener, err := config.Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%s is taken, perhaps by another reprise: end that, or choose another address with --%s", address, flag)
 	}

@@ -33,18 +33,9 @@ const patience = 30 * time.Second
 func command(t *testing.T, env []string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(append([]string{"REPRISE_TEST_COMMAND=1", "USER=alice"}, env...), raceEnv()...)
+	cmd.Env = append([]string{"REPRISE_TEST_COMMAND=1", "USER=alice"}, env...)
 	cmd.Dir = t.TempDir()
 	return cmd
-}
-
-// raceEnv passes on how the race detector is to report, so that a race in the
-// process fails the test by its exit code.
-func raceEnv() []string {
-	if options, ok := os.LookupEnv("GORACE"); ok {
-		return []string{"GORACE=" + options}
-	}
-	return nil
 }
 
 // process is a command that runs.

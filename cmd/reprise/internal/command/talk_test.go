@@ -34,7 +34,7 @@ func TestSendAndTail(t *testing.T) {
 	if first.Room != "lobby" || first.Offset == 0 || first != again {
 		t.Errorf("one client id, and the receipts %+v and %+v", first, again)
 	}
-	if r := alice.run("", "send", "lobby", "something else", "--client-id", "c1"); r.code != exitFailure || !strings.Contains(r.err, "c1") {
+	if r := alice.run("", "send", "lobby", "something else", "--client-id", "c1"); r.code != exitFailure || !strings.Contains(r.err, "client_id") {
 		t.Errorf("a client id for another text: exit code %d\n%s", r.code, r.err)
 	}
 	if out := alice.ok("from a\npipe\n", "send", "lobby"); out != fmt.Sprintf("sent: lobby %d\n", first.Offset+1) {
@@ -164,7 +164,17 @@ func TestP4_PipedChatThroughACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := start(t, chat)
-	var want []string
+	said := func() string {
+		for {
+			if r := objects[line.Record](t, p.line())[0]; r.Type == "message" {
+				return r.Text
+			}
+		}
+	}
+	if _, err := fmt.Fprintln(in, "first"); err != nil {
+		t.Fatal(err)
+	}
+	want, printed := []string{"first"}, []string{said()}
 	for i := range 6 {
 		text := fmt.Sprint("message ", i)
 		want = append(want, text)
@@ -178,11 +188,8 @@ func TestP4_PipedChatThroughACrash(t *testing.T) {
 		}
 	}
 	in.Close()
-	var printed []string
 	for len(printed) < len(want) {
-		if r := objects[line.Record](t, p.line())[0]; r.Type == "message" {
-			printed = append(printed, r.Text)
-		}
+		printed = append(printed, said())
 	}
 	if code := p.end(); code != exitOK {
 		t.Error("exit code ", code)
