@@ -1,4 +1,4 @@
-import { BinaryReader } from "@bufbuild/protobuf/wire";
+import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 
@@ -7,25 +7,17 @@ import { Code, ConnectError } from "@connectrpc/connect";
  * has none.
  */
 export function reasonOf(error: ConnectError): string {
-  const info = detail(error, "google.rpc.ErrorInfo");
-  return info ? new TextDecoder().decode(field(info, 1) ?? new Uint8Array()) : "";
+  const reason = detail(error, "google.rpc.ErrorInfo").get(1);
+  return reason instanceof Uint8Array ? new TextDecoder().decode(reason) : "";
 }
 
 /** How long the server asks to wait, in milliseconds, if it says. */
 export function retryDelayOf(error: ConnectError): number | undefined {
-  const info = detail(error, "google.rpc.RetryInfo");
-  const delay = info && field(info, 1);
-  if (!delay) return undefined;
-  let seconds = 0;
-  let nanos = 0;
-  const reader = new BinaryReader(delay);
-  while (reader.pos < reader.len) {
-    const [no, wire] = reader.tag();
-    if (no === 1) seconds = Number(reader.int64());
-    else if (no === 2) nanos = reader.int32();
-    else reader.skip(wire);
-  }
-  return seconds * 1000 + nanos / 1e6;
+  const delay = detail(error, "google.rpc.RetryInfo").get(1);
+  if (!(delay instanceof Uint8Array)) return undefined;
+  const duration = fields(delay);
+  const part = (no: number) => Number(duration.get(no) ?? 0);
+  return part(1) * 1000 + part(2) / 1e6;
 }
 
 /** A protobuf duration in milliseconds; 0 if absent. */
@@ -50,20 +42,34 @@ export function isRetryable(code: Code): boolean {
   }
 }
 
-function detail(error: ConnectError, type: string): Uint8Array | undefined {
+/** The fields of an error's detail; none if it has no such detail. */
+function detail(error: ConnectError, type: string): Fields {
   for (const d of error.details) {
-    if ("type" in d && d.type === type) return d.value;
+    if ("type" in d && d.type === type) return fields(d.value);
   }
-  return undefined;
+  return new Map();
 }
 
-/** Returns a length-delimited field. Two fields do not deserve a schema. */
-function field(message: Uint8Array, wanted: number): Uint8Array | undefined {
-  const reader = new BinaryReader(message);
-  while (reader.pos < reader.len) {
-    const [no, wire] = reader.tag();
-    if (no === wanted && wire === 2) return reader.bytes();
-    reader.skip(wire);
+type Fields = ReadonlyMap<number, Uint8Array | bigint>;
+
+/**
+ * The fields of a message by number: those of length-delimited and varint
+ * type, which is all that these details need. Two messages do not deserve a
+ * schema. What is malformed reads as empty: it is advice, and must not turn
+ * one error into another.
+ */
+function fields(message: Uint8Array): Fields {
+  const found = new Map<number, Uint8Array | bigint>();
+  try {
+    const reader = new BinaryReader(message);
+    while (reader.pos < reader.len) {
+      const [no, wire] = reader.tag();
+      if (wire === WireType.LengthDelimited) found.set(no, reader.bytes());
+      else if (wire === WireType.Varint) found.set(no, BigInt(reader.int64()));
+      else reader.skip(wire);
+    }
+    return found;
+  } catch {
+    return new Map();
   }
-  return undefined;
 }

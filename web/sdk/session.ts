@@ -109,12 +109,10 @@ export class Session implements Owner {
   constructor(options: SessionOptions) {
     this.#options = options;
     this.#env = options.env;
-    this.#store = new TabStore(options.env.storage);
-    this.#session = this.#store.session(options.user);
-    if (this.#session) {
-      this.#roomsKnown = true;
-      for (const log of this.#store.rooms()) this.#rooms.set(log.name, log);
-    }
+    this.#store = new TabStore(options.env.storage, options.user);
+    this.#session = this.#store.session();
+    this.#roomsKnown = this.#session !== undefined;
+    for (const log of this.#store.rooms()) this.#rooms.set(log.name, log);
     this.#outbox = new Outbox(this.#store);
     for (const log of this.#rooms.values()) this.#outbox.held(log.name, log.place);
     this.#connection = new Connection(this.#env, this, options.dials, () => this.#probe());
@@ -316,7 +314,7 @@ export class Session implements Owner {
       this.#roomsKnown = false;
       void this.#claim(id);
     }
-    this.#session = { user: this.user, id, key, instance: this.#instance };
+    this.#session = { id, key, instance: this.#instance };
     this.#sessionUnsaved = true;
     this.#acks.attached();
     for (const { frame } of this.#requests.values()) this.#connection.send(frame);

@@ -4,7 +4,6 @@ import type { StoredRoom } from "./room-log";
 
 /** What a tab remembers of its session. */
 export interface StoredSession {
-  readonly user: string;
   /** Session id and resume key of the last Welcome. */
   readonly id: string;
   readonly key: string;
@@ -26,6 +25,7 @@ export interface StoredSend {
 }
 
 const prefix = "reprise/1/";
+const userKey = prefix + "user";
 const sessionKey = prefix + "session";
 const outboxKey = prefix + "outbox";
 const roomPrefix = prefix + "room/";
@@ -42,24 +42,35 @@ const lineLimits = [200, 50, 10, 0];
 export class TabStore {
   #limit = 0;
 
-  constructor(readonly storage: TabStorage) {}
+  /** What is stored for another user is wiped. */
+  constructor(
+    readonly storage: TabStorage,
+    readonly user: string,
+  ) {
+    if (this.#read<string>(userKey) !== user) this.clear();
+  }
 
-  /** The stored session if it is this user's; another user's is wiped. */
-  session(user: string): StoredSession | undefined {
-    const session = this.#read<StoredSession>(sessionKey);
-    if (session?.user === user) return session;
-    this.clear();
-    return undefined;
+  session(): StoredSession | undefined {
+    return this.#read<StoredSession>(sessionKey);
   }
 
   saveSession(session: StoredSession): boolean {
-    return this.#write(sessionKey, session);
+    return this.#write(userKey, this.user) && this.#write(sessionKey, session);
   }
 
+  /**
+   * The rooms of the stored session. Without one they are of no use, since a
+   * new session starts elsewhere, and are forgotten.
+   */
   rooms(): RoomLog[] {
     const logs: RoomLog[] = [];
+    const orphaned = this.storage.getItem(sessionKey) === null;
     for (const key of this.#keys()) {
       if (!key.startsWith(roomPrefix)) continue;
+      if (orphaned) {
+        this.storage.removeItem(key);
+        continue;
+      }
       const stored = this.#read<StoredRoom>(key);
       if (stored) logs.push(RoomLog.fromJSON(key.slice(roomPrefix.length), stored));
     }
@@ -81,17 +92,12 @@ export class TabStore {
   }
 
   saveOutbox(sends: readonly StoredSend[]): boolean {
-    return this.#write(outboxKey, sends);
+    return this.#write(userKey, this.user) && this.#write(outboxKey, sends);
   }
 
   /** Forgets everything. */
   clear(): void {
     for (const key of this.#keys()) this.storage.removeItem(key);
-  }
-
-  /** Forgets the session, so that the next page load begins a new one. */
-  dropSession(): void {
-    this.storage.removeItem(sessionKey);
   }
 
   #saveRoom(log: RoomLog): boolean {
