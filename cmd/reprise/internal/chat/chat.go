@@ -45,8 +45,15 @@ type outgoing struct {
 // newClientID returns an idempotency key.
 func newClientID() string { return "chat-" + rand.Text() }
 
-// plain is an error's message without the library's name in front.
-func plain(err error) string { return strings.TrimPrefix(err.Error(), "reprise: ") }
+// plain is an error's message for a person: what the server says for itself,
+// or what went wrong here without the library's name in front.
+func plain(err error) string {
+	var answer *reprise.Error
+	if errors.As(err, &answer) {
+		return answer.Message
+	}
+	return strings.TrimPrefix(err.Error(), "reprise: ")
+}
 
 // Run shows the chat on a terminal until the person quits or ctx ends. It
 // returns an error if the chat could not start, or ended by itself.

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
 	"github.com/charmbracelet/x/ansi"
+	"google.golang.org/grpc/codes"
 
 	reprise "github.com/reprise-chat/reprise/client"
 	"github.com/reprise-chat/reprise/cmd/reprise/internal/line"
@@ -110,10 +112,10 @@ func caughtUp(s reprise.State) string {
 	}
 	text += fmt.Sprintf(" · %d replayed", s.Replayed)
 	if s.Gaps > 0 {
-		text += fmt.Sprintf(" · %d gaps", s.Gaps)
+		text += " · " + count(s.Gaps, "gap")
 	}
 	if s.Rewinds > 0 {
-		text += fmt.Sprintf(" · %d rewinds", s.Rewinds)
+		text += " · " + count(s.Rewinds, "rewind")
 	}
 	switch s.Outcome {
 	case reprise.OutcomeRebuilt:
@@ -124,12 +126,30 @@ func caughtUp(s reprise.State) string {
 	return text
 }
 
-func why(err error) string {
-	if err == nil {
-		return ""
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
 	}
-	text, _, _ := strings.Cut(line.Clean(err.Error()), "\n")
-	return " · " + strings.TrimPrefix(text, "reprise: ")
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+// why says in a few words why there is no connection.
+func why(err error) string {
+	var answer *reprise.Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &answer) && answer.Code == codes.Unavailable && answer.Reason == "":
+		return " · no server answers"
+	case errors.As(err, &answer):
+		return " · " + firstLine(answer.Message)
+	}
+	return " · " + firstLine(plain(err))
+}
+
+func firstLine(text string) string {
+	first, _, _ := strings.Cut(line.Clean(text), "\n")
+	return first
 }
 
 // spread puts one text at the left and one at the right of a line, the right
@@ -184,7 +204,7 @@ func (m *model) draw(e *entry, before []entry) []string {
 	if d := e.drawn; d.lines == nil || d.width != m.width || d.continued != continued || d.day != day {
 		lines := m.drawAnew(e, continued)
 		if day != "" {
-			lines = append([]string{m.across(m.styles.dim, day)}, lines...)
+			lines = append(m.banner(m.styles.dim, day), lines...)
 		}
 		e.drawn = rows{width: m.width, continued: continued, day: day, lines: lines}
 	}
@@ -223,9 +243,9 @@ func (m *model) drawAnew(e *entry, continued bool) []string {
 	case told:
 		return m.paragraph(e.record.Time.Local().Format("15:04"), m.styles.dim.Render(sign(e.record.Type)), m.styles.dim, e.record.String())
 	case warned:
-		return []string{m.across(m.styles.warn, e.record.String())}
+		return m.banner(m.styles.warn, e.record.String())
 	case divided:
-		return []string{m.across(m.styles.divider, e.divider())}
+		return m.banner(m.styles.divider, e.divider())
 	default:
 		return m.paragraph("", m.styles.divider.Render("·"), m.styles.dim, e.text)
 	}
@@ -235,7 +255,7 @@ func (m *model) drawPending(p pending) []string {
 	at, text, style := "…", line.Clean(p.text), m.styles.pendings
 	switch {
 	case p.err != nil:
-		at, text, style = "✗", text+"\nnot sent: "+strings.TrimPrefix(line.Clean(p.err.Error()), "reprise: "), m.styles.bad
+		at, text, style = "✗", text+"\nnot sent: "+line.Clean(plain(p.err)), m.styles.bad
 	case p.sent:
 		at, style = "✓", m.styles.plain
 	}
@@ -275,11 +295,17 @@ func (m *model) paragraph(at, who string, style lipgloss.Style, text string) []s
 	return wrapped
 }
 
-// across draws text in the middle of a line across the room.
-func (m *model) across(style lipgloss.Style, text string) string {
-	text = ansi.Truncate(" "+text+" ", max(m.width-4, 1), "…")
-	side := max((m.width-ansi.StringWidth(text))/2, 0)
-	return style.Render(strings.Repeat("─", side) + text + strings.Repeat("─", max(m.width-side-ansi.StringWidth(text), 0)))
+// banner draws text in the middle of a line across the room, or of several if
+// it is long.
+func (m *model) banner(style lipgloss.Style, text string) []string {
+	lines := strings.Split(ansi.Wrap(text, max(m.width-6, 8), ""), "\n")
+	for i, l := range lines {
+		l = " " + l + " "
+		left := max((m.width-ansi.StringWidth(l))/2, 0)
+		right := max(m.width-left-ansi.StringWidth(l), 0)
+		lines[i] = style.Render(strings.Repeat("─", left) + l + strings.Repeat("─", right))
+	}
+	return lines
 }
 
 func (e *entry) divider() string {

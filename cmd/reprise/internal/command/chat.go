@@ -63,6 +63,9 @@ func (f *clientFlags) chat(ctx context.Context, room string, std Streams) error 
 	}
 	if screen {
 		err = chat.Run(ctx, options, std.In, std.Out)
+		if err == nil {
+			fmt.Fprintf(std.Out, "Your place is kept: %s chat %s goes on from here.\n", self(), room)
+		}
 	} else {
 		err = chat.Plain(ctx, options, std.In, printer{out: std.Out, asJSON: f.asJSON}.print, func(problem string) {
 			fmt.Fprintf(std.Err, "-- %s --\n", line.Clean(problem))

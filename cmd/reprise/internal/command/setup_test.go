@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/charmbracelet/x/ansi"
 )
 
 // TestMain lets the test binary stand in for the command: what a test starts
@@ -210,13 +212,13 @@ type buffer struct {
 	written chan struct{} // closed and replaced at each write; nil while nobody waits
 }
 
-// await returns when text has been written.
+// await returns when text has been written, whatever colours it has.
 func (b *buffer) await(t *testing.T, text string) {
 	t.Helper()
 	timeout := time.After(patience)
 	for {
 		b.mu.Lock()
-		if strings.Contains(b.buf.String(), text) {
+		if strings.Contains(ansi.Strip(b.buf.String()), text) {
 			b.mu.Unlock()
 			return
 		}
