@@ -26,7 +26,7 @@ const (
 type ClientFrame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Echoed in the Receipt or Fault that answers this frame; at most 64
-	// characters. A frame without one gets a Fault if it is refused and no
+	// printable ASCII characters. A frame without one gets a Fault if it is refused and no
 	// Receipt if it is not.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Exactly one must be set.

@@ -3,7 +3,10 @@
 // in a log line, a key or a terminal without quoting.
 package name
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Bounds of the names, in bytes.
 const (
@@ -38,31 +41,33 @@ func CheckInstance(s string) error { return check(s, 0, MaxInstance, "") }
 // CheckType checks the type of a custom event.
 func CheckType(s string) error { return check(s, 1, MaxType, "") }
 
-// CheckRequest checks a request id; the empty one is valid.
-func CheckRequest(s string) error { return check(s, 0, MaxRequest, "") }
-
-func check(s string, minLen, maxLen int, extra string) error {
-	if len(s) < minLen || len(s) > maxLen {
-		return &Error{fmt.Sprintf("must have %d to %d characters, has %d", minLen, maxLen, len(s))}
+// CheckRequest checks a request id; the empty one is valid. It is only echoed,
+// so any printable ASCII will do.
+func CheckRequest(s string) error {
+	if len(s) > MaxRequest {
+		return &Error{fmt.Sprintf("must have at most %d characters, has %d", MaxRequest, len(s))}
 	}
-	for i := range len(s) {
-		if !plain(s[i]) && !contains(extra, s[i]) {
-			return &Error{fmt.Sprintf(`may only have A-Z a-z 0-9 and "_.:-%s", not %q`, extra, rune(s[i]))}
+	for _, c := range s {
+		if c < ' ' || c > '~' {
+			return &Error{fmt.Sprintf("may only have printable ASCII characters, not %q", c)}
 		}
 	}
 	return nil
 }
 
-func plain(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
-		c == '_' || c == '.' || c == ':' || c == '-'
-}
-
-func contains(s string, c byte) bool {
-	for i := range len(s) {
-		if s[i] == c {
-			return true
+func check(s string, minLen, maxLen int, extra string) error {
+	if len(s) < minLen || len(s) > maxLen {
+		return &Error{fmt.Sprintf("must have %d to %d characters, has %d", minLen, maxLen, len(s))}
+	}
+	for _, c := range s { // a byte that is not UTF-8 comes as U+FFFD
+		if !plain(c) && !strings.ContainsRune(extra, c) {
+			return &Error{fmt.Sprintf(`may only have A-Z a-z 0-9 and "_.:-%s", not %q`, extra, c)}
 		}
 	}
-	return false
+	return nil
+}
+
+func plain(c rune) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+		c == '_' || c == '.' || c == ':' || c == '-'
 }
