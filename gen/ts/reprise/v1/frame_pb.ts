@@ -32,7 +32,7 @@ export const file_reprise_v1_frame: GenFile = /*@__PURE__*/
 export type ClientFrame = Message<"reprise.v1.ClientFrame"> & {
   /**
    * Echoed in the Receipt or Fault that answers this frame; at most 64
-   * characters. A frame without one gets a Fault if it is refused and no
+   * printable ASCII characters. A frame without one gets a Fault if it is refused and no
    * Receipt if it is not.
    *
    * @generated from field: string request_id = 1;
