@@ -67,10 +67,13 @@ func (c *committer) commit(ops []op) group {
 	g := group{ops: ops, errs: make([]error, len(ops))}
 	b := &batch{c: c, db: c.s.db.NewBatch(), changed: make(map[*room]struct{})}
 	defer b.db.Close() // always nil
-	for i, o := range ops {
-		g.errs[i] = o.apply(b)
+	err := c.s.failedError()
+	if err == nil {
+		for i, o := range ops {
+			g.errs[i] = o.apply(b)
+		}
+		err = b.commit()
 	}
-	err := b.commit()
 	for i := range g.errs {
 		if g.errs[i] == nil {
 			g.errs[i] = err
@@ -127,11 +130,6 @@ var errFailed = errors.New("store: commit failed")
 // commit makes the batch durable, and then visible.
 func (b *batch) commit() error {
 	s := b.c.s
-	select {
-	case <-s.failed:
-		return s.closedError()
-	default:
-	}
 	if b.db.Empty() {
 		return nil
 	}
@@ -147,10 +145,8 @@ func (b *batch) commit() error {
 		s.fail(errors.Join(errFailed, err))
 	}
 	// Pebble tells a failed sync to its logger and then returns nil.
-	select {
-	case <-s.failed:
-		return s.closedError()
-	default:
+	if err := s.failedError(); err != nil {
+		return err
 	}
 	s.publish(b.c.version, b.changed)
 	return nil

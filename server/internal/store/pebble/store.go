@@ -172,10 +172,8 @@ func (s *Store) Failed() <-chan struct{} { return s.failed }
 
 // Writable implements [store.Store].
 func (s *Store) Writable() error {
-	select {
-	case <-s.failed:
-		return s.closedError()
-	default:
+	if err := s.failedError(); err != nil {
+		return err
 	}
 	if s.queue.isClosed() {
 		return store.ErrClosed
@@ -195,14 +193,22 @@ func (s *Store) fail(err error) {
 	})
 }
 
-// closedError is ErrClosed with the reason, if the store failed.
-func (s *Store) closedError() error {
+// failedError is ErrClosed with the reason if the store failed, else nil.
+func (s *Store) failedError() error {
 	select {
 	case <-s.failed:
 		return fmt.Errorf("%w: %w", store.ErrClosed, s.failure)
 	default:
-		return store.ErrClosed
+		return nil
 	}
+}
+
+// closedError says why a store that is closed is.
+func (s *Store) closedError() error {
+	if err := s.failedError(); err != nil {
+		return err
+	}
+	return store.ErrClosed
 }
 
 // Close implements [store.Store].

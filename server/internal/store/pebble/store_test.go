@@ -59,7 +59,8 @@ func inMemory(tb testing.TB, o Options, percent int) storetest.Harness {
 	rng := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	o.FS = fs
 	s := mustOpen(tb, "data", o)
-	tb.Cleanup(func() { mustClose(tb, s) })
+	closeOld := func() {}
+	tb.Cleanup(func() { closeOld(); mustClose(tb, s) })
 	return storetest.Harness{
 		Store: s,
 		Reopen: func() store.Store {
@@ -68,11 +69,12 @@ func inMemory(tb testing.TB, o Options, percent int) storetest.Harness {
 			return s
 		},
 		Crash: func() store.Store {
-			crashed, old := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}), s
-			fs = crashed
+			closeOld()
+			old := s
+			closeOld = func() { mustClose(tb, old) }
+			fs = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng})
 			o.FS = fs
 			s = mustOpen(tb, "data", o)
-			tb.Cleanup(func() { mustClose(tb, old) })
 			return s
 		},
 	}
@@ -86,6 +88,7 @@ func TestInMemory(t *testing.T) {
 	storetest.Run(t, func(tb testing.TB) storetest.Harness { return inMemory(tb, options(tb), 0) })
 }
 
-func TestInMemoryTornWrites(t *testing.T) {
-	storetest.Run(t, func(tb testing.TB) storetest.Harness { return inMemory(tb, options(tb), 50) })
+func TestModel(t *testing.T) {
+	t.Parallel()
+	storetest.Model(t, inMemory(t, options(t), 0))
 }

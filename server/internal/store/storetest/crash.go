@@ -43,7 +43,7 @@ func testPowerLoss(t *testing.T, h Harness) {
 // promise. It checks besides that what is left is sound.
 func CrashLoss(t testing.TB, h Harness, cycles int) (lost int) {
 	s := h.Store
-	rooms := make([]*crashRoom, 4)
+	rooms := make([]*crashRoom, 2)
 	for i := range rooms {
 		rooms[i] = &crashRoom{name: fmt.Sprint("room ", i), session: fmt.Sprint("s_", i)}
 	}

@@ -1,0 +1,152 @@
+package pebble
+
+import (
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// TestBubble works in a bubble of testing/synctest, which panics if Close
+// leaves a goroutine behind.
+func TestBubble(t *testing.T) {
+	for range 2 { // nothing of the first is left in the second
+		synctest.Test(t, func(t *testing.T) {
+			o := options(t)
+			o.FS = vfs.NewMem()
+			s := mustOpen(t, "data", o)
+			l := logOf(t, s, "r")
+			fill(t, l, 100)
+			if err := s.db.Flush(); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Hour)
+			if st, err := l.Trim(t.Context(), store.Bounds{MaxEvents: 10}); err != nil || st.Oldest != 91 {
+				t.Errorf("Trim: %+v, %v", st, err)
+			}
+			mustClose(t, s)
+			s = mustOpen(t, "data", o)
+			fill(t, logOf(t, s, "r"), 120)
+			mustClose(t, s)
+		})
+	}
+}
+
+// TestDiskReserve refuses appends, and nothing else, while the disk is full.
+func TestDiskReserve(t *testing.T) {
+	const gib = 1 << 30
+	for name, c := range map[string]struct {
+		reserve     int64
+		total, want uint64
+	}{
+		"small disk": {total: 10 * gib, want: gib / 2}, // 5 %
+		"large disk": {total: 1000 * gib, want: gib},
+		"configured": {reserve: 12345, total: 10 * gib, want: 12345},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { fillDisk(t, c.reserve, c.total, c.want) })
+		})
+	}
+}
+
+func fillDisk(t *testing.T, reserve int64, total, want uint64) {
+	mem := vfs.NewMem()
+	free := func(n uint64) {
+		mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: n, TotalBytes: total})
+		time.Sleep(2 * reserveEvery)
+	}
+	o := options(t)
+	o.FS, o.Reserve = mem, reserve
+	free(want)
+	s := mustOpen(t, "data", o)
+	l := logOf(t, s, "r")
+	fill(t, l, 3)
+	wantErr(t, s.Writable(), nil)
+
+	free(want - 1)
+	wantErr(t, s.Writable(), store.ErrDiskReserve)
+	wantErr(t, appendOne(t, l, 3), store.ErrDiskReserve)
+	if p, err := l.Read(t.Context(), 0, 3, 1<<20, nil); err != nil || p.Last != 3 {
+		t.Errorf("Read: %d, %v", p.Last, err)
+	}
+	// A client can resume, and a trim makes room.
+	wantErr(t, s.PutSession(t.Context(), store.Session{ID: "s"}, nil), nil)
+	wantErr(t, s.SavePositions(t.Context(), "s", 0, 1, []store.Position{{Room: "r", Offset: 3}}), nil)
+	_, err := l.Trim(t.Context(), store.Bounds{MaxEvents: 1})
+	wantErr(t, err, nil)
+	mustClose(t, s)
+
+	s = mustOpen(t, "data", o) // known from the start
+	wantErr(t, s.Writable(), store.ErrDiskReserve)
+	free(want)
+	wantErr(t, s.Writable(), nil)
+	fill(t, logOf(t, s, "r"), 5)
+	mustClose(t, s)
+
+	o.Reserve = -1
+	free(0)
+	s = mustOpen(t, "data", o)
+	wantErr(t, s.Writable(), nil)
+	mustClose(t, s)
+}
+
+// TestQueueFull refuses what is too much, in its place.
+func TestQueueFull(t *testing.T) {
+	q := newQueue(1000)
+	l := &Log{room: &room{name: "r"}}
+	var put []*appendOp
+	for i := range 10 {
+		o := newAppendOp(l, &store.Append{Events: []store.Event{{Encoded: make([]byte, 300)}}})
+		put = append(put, o)
+		if !q.put(o) {
+			t.Fatalf("append %d: closed", i)
+		}
+	}
+	q.close()
+	ops := q.take()
+	if len(ops) != len(put) {
+		t.Fatalf("took %d of %d", len(ops), len(put))
+	}
+	for i, o := range ops {
+		if o != put[i] {
+			t.Fatalf("append %d is not in its place", i)
+		}
+		if refused := put[i].refused != nil; refused != (i >= 3) {
+			t.Errorf("append %d refused: %t", i, refused)
+		}
+	}
+	if len(q.take()) != 0 || q.bytes != 0 || q.put(put[0]) {
+		t.Errorf("a closed queue goes on; %d bytes", q.bytes)
+	}
+}
+
+// TestRoomsAreForgotten opens many rooms: those that nobody uses take no
+// memory.
+func TestRoomsAreForgotten(t *testing.T) {
+	o := options(t)
+	o.FS = vfs.NewMem()
+	s := mustOpen(t, "data", o)
+	defer mustClose(t, s)
+	kept := logOf(t, s, "kept")
+	fill(t, kept, 1)
+	for i := range 20 {
+		for j := range 2 * minRooms {
+			logOf(t, s, string(rune('A'+i))+string(rune('A'+j)))
+		}
+		runtime.GC()
+	}
+	s.roomsMu.Lock()
+	n := len(s.rooms)
+	s.roomsMu.Unlock()
+	if n > 6*minRooms {
+		t.Errorf("%d rooms are held", n)
+	}
+	if again := logOf(t, s, "kept"); again.room != kept.room {
+		t.Error("a room that is in use was forgotten")
+	}
+	fill(t, kept, 2)
+}
