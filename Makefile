@@ -13,9 +13,11 @@ BIN  := $(CURDIR)/.bin
 PATH := $(BIN):$(PATH)
 export PATH
 
-# How long `make fuzz` gives each target, and `make soak` runs.
+# How long `make fuzz` gives each target and `make soak` runs, and how often a
+# conversation has its server killed.
 FUZZTIME ?= 10s
 SOAK     ?= 30m
+KILLS    ?= 20
 
 ##@ Every day
 
@@ -76,8 +78,8 @@ test-web: web/node_modules need-chromium ## the page: its parts in Node, and all
 	npm --prefix web run e2e
 
 .PHONY: test-conversation
-test-conversation: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## Go, grpcurl and the page in one room while the server is killed
-	REPRISE_CONVERSATION=1 go test -race -count=1 -timeout 15m -v -run '^TestConversation' ./internal/conversation
+test-conversation: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## Go, grpcurl and the page in one room, the server killed KILLS (20) times
+	REPRISE_CONVERSATION=$(KILLS) go test -race -count=1 -timeout 15m -v -run '^TestConversation' ./internal/conversation
 
 ##@ For CI and releases
 
@@ -85,12 +87,10 @@ test-conversation: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## Go, 
 check-generated: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc web/node_modules ## fail if gen/ or web/dist is not what its sources make
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	  buf generate -o "$$fresh"; \
-	  diff -r "$$fresh/gen" gen || { echo "gen/ is not what proto/ makes: run make generate"; exit 1; }; \
-	  echo "gen/ is what proto/ makes"
-	@committed=$$(mktemp -d); trap 'rm -rf "$$committed"' EXIT; \
-	  cp -a web/dist "$$committed/dist"; npm --prefix web run build; \
-	  diff -r "$$committed/dist" web/dist || { echo "web/dist was not what web/ makes, and is now: commit it"; exit 1; }; \
-	  echo "web/dist is what web/ makes"
+	  npm --prefix web run --silent build -- "$$fresh/dist"; \
+	  diff -r "$$fresh/gen" gen || { echo "gen/ is not what proto/ makes: run make generate and commit it"; exit 1; }; \
+	  diff -r "$$fresh/dist" web/dist || { echo "web/dist is not what web/ makes: run make web and commit it"; exit 1; }; \
+	  echo "gen/ and web/dist are what their sources make"
 
 .PHONY: contract
 contract: $(BIN)/buf ## at a release: the contract that buf breaking holds from now on

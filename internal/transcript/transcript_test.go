@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
@@ -135,7 +134,7 @@ func TestP12_READMETranscript(t *testing.T) {
 	}
 	defer shell.Close()
 	for _, step := range steps {
-		t.Logf("$ %s", strings.ReplaceAll(strings.TrimSpace(step.Commands), "\n", "\n$ "))
+		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := shell.Check(ctx, step)
 		cancel()
@@ -143,5 +142,6 @@ func TestP12_READMETranscript(t *testing.T) {
 			log, _ := os.ReadFile(filepath.Join(dir, "server.log"))
 			t.Fatalf("README.md:%d: %v\nserver.log:\n%s", step.Line, err, log)
 		}
+		t.Logf("README.md:%d passed in %v", step.Line, time.Since(began).Round(time.Millisecond))
 	}
 }
