@@ -11,8 +11,23 @@ type Acked struct {
 	Offset            uint64
 }
 
+// BeyondSentError says which position was refused with ErrBeyondSent.
+type BeyondSentError struct {
+	// Index is its place in the list.
+	Index int
+	// Sent is the newest offset sent in its room, and Incarnation the one that
+	// it belongs to.
+	Sent        uint64
+	Incarnation string
+}
+
+func (e *BeyondSentError) Error() string { return ErrBeyondSent.Error() }
+
+// Unwrap returns ErrBeyondSent.
+func (e *BeyondSentError) Unwrap() error { return ErrBeyondSent }
+
 // Acknowledge takes cumulative positions: all of them or, with an error, none.
-// ErrBeyondSent if one is beyond what was sent on this attachment,
+// A *BeyondSentError if one is beyond what was sent on this attachment,
 // room.ErrNotFound if one is of a room the attachment has no place in.
 func (a *Attachment) Acknowledge(ps []Acked) error {
 	if len(ps) == 0 {
@@ -22,20 +37,21 @@ func (a *Attachment) Acknowledge(ps []Acked) error {
 	defer a.mu.Unlock()
 	moved := make([]store.Position, 0, len(ps))
 	places := make([]*place, 0, len(ps))
-	for _, p := range ps {
+	for i, p := range ps {
 		at := a.placeLocked(p.Room)
 		if at == nil {
 			return room.ErrNotFound
 		}
+		r := at.cursor.Room()
 		if p.Offset > at.sent {
-			return ErrBeyondSent
+			return &BeyondSentError{i, at.sent, r.Incarnation(at.sent)}
 		}
 		if p.Offset <= at.acked {
 			continue // cumulative: nothing new
 		}
-		incarnation := at.cursor.Room().Incarnation(p.Offset)
+		incarnation := r.Incarnation(p.Offset)
 		if p.Incarnation != "" && p.Incarnation != incarnation {
-			return ErrBeyondSent // never sent under that name
+			return &BeyondSentError{i, at.sent, r.Incarnation(at.sent)} // never sent under that name
 		}
 		moved = append(moved, store.Position{Room: p.Room, Incarnation: incarnation, Offset: p.Offset})
 		places = append(places, at)

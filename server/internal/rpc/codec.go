@@ -9,6 +9,9 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/reprise-chat/reprise/server/internal/name"
 )
 
 // eventsFrame is a ServerFrame that is encoded already, in two pieces. Neither
@@ -19,9 +22,10 @@ type eventsFrame struct{ header, elements []byte }
 // codec, so that unary calls, health and reflection work as ever.
 //
 // A message that the standard codec would not decode would end its call or
-// stream with a bare INTERNAL. This one decodes what it can, so that the edge
+// stream with a bare INTERNAL. This one never fails on input, so that the edge
 // can answer like for any other bad input: strings that are not UTF-8 are left
-// in place for validation to find, and a message over the limit is marked.
+// in place for validation to find, and what is over the limit or no message at
+// all is marked.
 type codec struct {
 	encoding.CodecV2
 	maxMessage int
@@ -48,53 +52,68 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return c.CodecV2.Unmarshal(data, v)
 	}
 	if n := data.Len(); n > c.maxMessage {
-		proto.Reset(m)
-		markOversize(m, n, data)
+		mark(m, uint64(n), data)
 		return nil
 	}
-	err := c.CodecV2.Unmarshal(data, v)
-	if err == nil {
+	if c.CodecV2.Unmarshal(data, v) == nil {
 		return nil
 	}
 	proto.Reset(m)
-	if lenientErr := lenient(data.Materialize(), m.ProtoReflect(), 0); lenientErr != nil {
-		return err
+	if lenient(data.Materialize(), m.ProtoReflect(), 0) != nil {
+		mark(m, malformed, data)
 	}
 	return nil
 }
 
-// oversizeField is an unknown field that stands for a message over the limit;
-// its value is the size. No message has a field of that number, and a client
-// that sends one only harms itself.
-const oversizeField = protowire.MaxValidNumber
+// markField is an unknown field that stands for a message that was not
+// decoded; its value is the size of one over the limit, or malformed. No
+// message has a field of that number, and a client that sends one only harms
+// itself.
+const (
+	markField = protowire.MaxValidNumber
+	malformed = 0
+)
 
-func markOversize(m proto.Message, size int, data mem.BufferSlice) {
-	b := protowire.AppendTag(nil, oversizeField, protowire.VarintType)
-	m.ProtoReflect().SetUnknown(protowire.AppendVarint(b, uint64(size)))
+// idBytes is how much of a message may hold the request_id it begins with: a
+// tag, a length and the id.
+const idBytes = 2 + name.MaxRequest
+
+// mark empties m and has checkDecoded refuse it.
+func mark(m proto.Message, value uint64, data mem.BufferSlice) {
+	proto.Reset(m)
+	b := protowire.AppendTag(nil, markField, protowire.VarintType)
+	m.ProtoReflect().SetUnknown(protowire.AppendVarint(b, value))
 	// A frame's request_id comes first, so that a Fault can name it.
 	fd := m.ProtoReflect().Descriptor().Fields().ByName("request_id")
-	if fd == nil || len(data) == 0 {
+	if fd == nil {
 		return
 	}
-	head := data[0].ReadOnlyData()
+	head := make([]byte, min(idBytes, data.Len()))
+	data.CopyTo(head)
 	num, typ, n := protowire.ConsumeTag(head)
 	if n < 0 || num != fd.Number() || typ != protowire.BytesType {
 		return
 	}
 	if id, k := protowire.ConsumeString(head[n:]); k > 0 {
-		m.ProtoReflect().Set(fd, stringValue(id))
+		m.ProtoReflect().Set(fd, protoreflect.ValueOfString(id))
 	}
 }
 
-// checkSize returns a refusal if m was over the limit.
-func (s *Service) checkSize(m proto.Message) error {
+// checkDecoded returns a refusal if m is marked.
+func (s *Service) checkDecoded(m proto.Message) error {
 	num, _, n := protowire.ConsumeTag(m.ProtoReflect().GetUnknown())
-	if n < 0 || num != oversizeField {
+	if n < 0 || num != markField {
 		return nil
 	}
 	size, _ := protowire.ConsumeVarint(m.ProtoReflect().GetUnknown()[n:])
+	if size == malformed {
+		return &refusal{
+			code: codes.InvalidArgument, reason: "MALFORMED",
+			message: fmt.Sprintf("the bytes are not an encoded %s: encode it with the contract of this server", m.ProtoReflect().Descriptor().FullName()),
+		}
+	}
 	return &refusal{
 		code: codes.ResourceExhausted, reason: "FRAME_TOO_LARGE",
-		message: fmt.Sprintf("the frame has %d bytes; at most %d are taken", size, s.opts.MaxFrame),
+		message: fmt.Sprintf("the frame has %d bytes; at most %d are taken: send less at once", size, s.opts.MaxFrame),
 	}
 }

@@ -14,31 +14,32 @@ import (
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/attach"
 	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/name"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/session"
 )
 
 // Open implements ChatService.
 func (s *Service) Open(r *reprisev1.OpenRequest, out grpc.ServerStreamingServer[reprisev1.ServerFrame]) error {
-	if err := s.checkSize(r); err != nil {
+	if err := s.checkDecoded(r); err != nil {
 		return err
 	}
 	a, err := s.open(out.Context(), out, r, "")
-	return s.serve(out.Context(), a, err)
+	return s.serve(out.Context(), a, nil, err)
 }
 
 // Resume implements ChatService.
 func (s *Service) Resume(r *reprisev1.ResumeRequest, out grpc.ServerStreamingServer[reprisev1.ServerFrame]) error {
-	if err := s.checkSize(r); err != nil {
+	if err := s.checkDecoded(r); err != nil {
 		return err
 	}
 	a, err := s.resume(out.Context(), out, r, "")
-	return s.serve(out.Context(), a, err)
+	return s.serve(out.Context(), a, nil, err)
 }
 
 // Tail implements ChatService.
 func (s *Service) Tail(r *reprisev1.TailRequest, out grpc.ServerStreamingServer[reprisev1.ServerFrame]) error {
-	if err := s.checkSize(r); err != nil {
+	if err := s.checkDecoded(r); err != nil {
 		return err
 	}
 	if err := checkTail(r); err != nil {
@@ -49,7 +50,7 @@ func (s *Service) Tail(r *reprisev1.TailRequest, out grpc.ServerStreamingServer[
 		From: room.Position{Offset: r.GetAfter(), Incarnation: r.GetIncarnation()},
 		Last: uint64(r.GetLast()), Limit: r.GetLimit(), Follow: r.GetFollow(),
 	})
-	return s.serve(out.Context(), a, err)
+	return s.serve(out.Context(), a, nil, err)
 }
 
 // Connect implements ChatService.
@@ -58,16 +59,17 @@ func (s *Service) Tail(r *reprisev1.TailRequest, out grpc.ServerStreamingServer[
 // blocked Recv ends only when the handler has returned.
 func (s *Service) Connect(in grpc.BidiStreamingServer[reprisev1.ClientFrame, reprisev1.ServerFrame]) error {
 	ctx := in.Context()
-	first := make(chan firstFrame, 1)
-	attached := make(chan *attach.Attachment, 1)
-	s.receivers.Go(func() { s.receive(in, first, attached) })
+	r := reader{
+		first: make(chan firstFrame, 1), attached: make(chan *attach.Attachment, 1), failed: make(chan error, 1),
+	}
+	s.receivers.Go(func() { s.receive(in, r) })
 
 	timeout := time.NewTimer(s.opts.FirstFrame)
 	defer timeout.Stop()
 	var a *attach.Attachment
 	var err error
 	select {
-	case f := <-first:
+	case f := <-r.first:
 		a, err = s.attachFirst(ctx, in, f)
 	case <-timeout.C:
 		err = firstFrameRefusal(fmt.Sprintf("no frame came within %v", s.opts.FirstFrame))
@@ -75,9 +77,17 @@ func (s *Service) Connect(in grpc.BidiStreamingServer[reprisev1.ClientFrame, rep
 		err = ctx.Err()
 	}
 	if err == nil {
-		attached <- a
+		r.attached <- a
 	}
-	return s.serve(ctx, a, err)
+	return s.serve(ctx, a, r.failed, err)
+}
+
+// reader is what the handler of a Connect stream and the goroutine that reads
+// it tell each other. Each channel takes what is said without waiting.
+type reader struct {
+	first    chan firstFrame
+	attached chan *attach.Attachment
+	failed   chan error // nothing more can be read, and that is not the client's wish
 }
 
 type firstFrame struct {
@@ -87,25 +97,32 @@ type firstFrame struct {
 
 // receive reads a Connect stream until the client has closed its side, which
 // is not goodbye, or the stream is over.
-func (s *Service) receive(in grpc.BidiStreamingServer[reprisev1.ClientFrame, reprisev1.ServerFrame], first chan<- firstFrame, attached <-chan *attach.Attachment) {
+func (s *Service) receive(in grpc.BidiStreamingServer[reprisev1.ClientFrame, reprisev1.ServerFrame], r reader) {
+	var err error
+	defer func() {
+		if err != nil && !errors.Is(err, io.EOF) {
+			r.failed <- err
+		}
+	}()
+	defer s.recovered(in.Context(), reprisev1.ChatService_Connect_FullMethodName, &err)
+
 	f, err := in.Recv()
-	first <- firstFrame{f, err}
+	r.first <- firstFrame{f, err}
 	if err != nil {
 		return
 	}
 	var a *attach.Attachment
 	select {
-	case a = <-attached:
+	case a = <-r.attached:
 	case <-in.Context().Done():
 		return
 	}
 	c := streamCaller(in.Context(), a)
 	for {
-		f, err := in.Recv()
-		if err != nil {
+		if f, err = in.Recv(); err != nil {
 			return
 		}
-		if err := a.Begin(); err != nil {
+		if a.Begin() != nil {
 			return
 		}
 		s.carryOut(in.Context(), c, f, a.Reply)
@@ -127,7 +144,12 @@ func (s *Service) attachFirst(ctx context.Context, in grpc.ServerStream, f first
 	if f.err != nil {
 		return nil, f.err
 	}
-	if err := s.checkSize(f.frame); err != nil {
+	if err := s.checkDecoded(f.frame); err != nil {
+		return nil, err
+	}
+	var v violations
+	v.check("request_id", name.CheckRequest(f.frame.GetRequestId()))
+	if err := v.err(); err != nil {
 		return nil, err
 	}
 	switch w := f.frame.GetFrame().(type) {
@@ -195,7 +217,9 @@ func takeover(t reprisev1.Takeover) session.Takeover {
 
 // serve waits until the stream is to end and gives the attachment back. Others
 // send on the stream; returning from the handler ends a send that is stuck.
-func (s *Service) serve(ctx context.Context, a *attach.Attachment, err error) error {
+// failed, which may be nil, says that the client's frames cannot be read any
+// more: a stream that has gone deaf must not look alive.
+func (s *Service) serve(ctx context.Context, a *attach.Attachment, failed <-chan error, err error) error {
 	if err != nil {
 		return s.fail(ctx, err)
 	}
@@ -203,6 +227,7 @@ func (s *Service) serve(ctx context.Context, a *attach.Attachment, err error) er
 	select {
 	case <-a.Done():
 		err = a.Err()
+	case err = <-failed:
 	case <-ctx.Done():
 		err = ctx.Err()
 	}

@@ -79,7 +79,7 @@ func (s *Service) bye(ctx context.Context, c caller, b *reprisev1.Bye, reply fun
 
 // checkFrame refuses what no frame after the first may be.
 func (s *Service) checkFrame(f *reprisev1.ClientFrame) error {
-	if err := s.checkSize(f); err != nil {
+	if err := s.checkDecoded(f); err != nil {
 		return err
 	}
 	var v violations

@@ -36,12 +36,12 @@ type guard struct {
 }
 
 func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (out any, err error) {
-	defer g.recovered(ctx, info.FullMethod, &err)
+	defer g.service.recovered(ctx, info.FullMethod, &err)
 	if ctx, err = g.authenticate(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
 	if m, ok := req.(proto.Message); ok {
-		if err := g.service.checkSize(m); err != nil {
+		if err := g.service.checkDecoded(m); err != nil {
 			return nil, err
 		}
 	}
@@ -50,7 +50,7 @@ func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, n
 
 func (g guard) stream(srv any, in grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	ctx := in.Context()
-	defer g.recovered(ctx, info.FullMethod, &err)
+	defer g.service.recovered(ctx, info.FullMethod, &err)
 	if ctx, err = g.authenticate(ctx, info.FullMethod); err != nil {
 		return err
 	}
@@ -67,13 +67,13 @@ type identified struct {
 func (s *identified) Context() context.Context { return s.ctx }
 
 // recovered turns a panic into an error: one request's bug must not take the
-// others' streams down.
-func (g guard) recovered(ctx context.Context, method string, err *error) {
+// others' streams down. Defer it.
+func (s *Service) recovered(ctx context.Context, method string, err *error) {
 	p := recover()
 	if p == nil {
 		return
 	}
-	g.service.opts.Logger.LogAttrs(ctx, slog.LevelError, "panic", slog.String("method", method),
+	s.opts.Logger.LogAttrs(ctx, slog.LevelError, "panic", slog.String("method", method),
 		slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 	*err = refuse(fmt.Errorf("panic in %s", method))
 }

@@ -3,7 +3,6 @@ package rpc
 import (
 	"errors"
 	"math"
-	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -14,13 +13,10 @@ var errMalformed = errors.New("malformed message")
 // maxDepth bounds the nesting of messages; the contract's have 4.
 const maxDepth = 16
 
-func stringValue(s string) protoreflect.Value {
-	return protoreflect.ValueOfString(strings.Clone(s))
-}
-
 // lenient decodes b into m like proto.Unmarshal, but takes strings that are
-// not UTF-8. It knows what requests are made of: strings, integers, booleans,
-// enums and messages, single or repeated. Only bad input gets here.
+// not UTF-8, and leaves out what it does not know. It knows what requests are
+// made of: varint integers, booleans and enums, and strings and messages,
+// single or repeated. Only bad input gets here.
 func lenient(b []byte, m protoreflect.Message, depth int) error {
 	if depth > maxDepth {
 		return errMalformed
@@ -45,17 +41,17 @@ func lenient(b []byte, m protoreflect.Message, depth int) error {
 }
 
 func lenientField(value []byte, typ protowire.Type, m protoreflect.Message, fd protoreflect.FieldDescriptor, depth int) error {
+	if typ != wireType(fd) {
+		return nil // another field of that number: unknown
+	}
 	if fd.Kind() == protoreflect.MessageKind {
-		raw, n := protowire.ConsumeBytes(value)
-		if n < 0 || typ != protowire.BytesType || fd.IsMap() {
-			return errMalformed
-		}
+		raw, _ := protowire.ConsumeBytes(value)
 		if fd.IsList() {
 			return lenient(raw, m.Mutable(fd).List().AppendMutable().Message(), depth+1)
 		}
 		return lenient(raw, m.Mutable(fd).Message(), depth+1)
 	}
-	v, err := lenientScalar(value, typ, fd)
+	v, err := lenientScalar(value, fd)
 	if err != nil {
 		return err
 	}
@@ -67,15 +63,21 @@ func lenientField(value []byte, typ protowire.Type, m protoreflect.Message, fd p
 	return nil
 }
 
-func lenientScalar(value []byte, typ protowire.Type, fd protoreflect.FieldDescriptor) (protoreflect.Value, error) {
-	if fd.Kind() == protoreflect.StringKind && typ == protowire.BytesType {
+func wireType(fd protoreflect.FieldDescriptor) protowire.Type {
+	switch fd.Kind() {
+	case protoreflect.StringKind, protoreflect.MessageKind:
+		return protowire.BytesType
+	default:
+		return protowire.VarintType
+	}
+}
+
+func lenientScalar(value []byte, fd protoreflect.FieldDescriptor) (protoreflect.Value, error) {
+	if fd.Kind() == protoreflect.StringKind {
 		s, _ := protowire.ConsumeString(value)
-		return stringValue(s), nil
+		return protoreflect.ValueOfString(s), nil
 	}
-	u, n := protowire.ConsumeVarint(value)
-	if typ != protowire.VarintType || n < 0 {
-		return protoreflect.Value{}, errMalformed
-	}
+	u, _ := protowire.ConsumeVarint(value)
 	switch fd.Kind() {
 	case protoreflect.BoolKind:
 		return protoreflect.ValueOfBool(u != 0), nil

@@ -140,7 +140,7 @@ func listEvents(ctx context.Context, rm *room.Room, r *reprisev1.ListEventsReque
 		return err
 	}
 	out.Head, out.Oldest = info.Head, info.Oldest
-	after, end := r.GetAfter(), info.Head
+	after, end := min(r.GetAfter(), info.Head), info.Head
 	if b := r.GetBefore(); b > 0 {
 		end = min(end, b-1)
 	}
@@ -149,18 +149,19 @@ func listEvents(ctx context.Context, rm *room.Room, r *reprisev1.ListEventsReque
 		first = end - uint64(limit)
 		after = first
 	}
-	p := listing{room: rm.Name(), newest: r.GetNewest(), out: out}
+	p := listing{room: rm, end: end, newest: r.GetNewest(), out: out}
 	if err := rm.Range(ctx, after, min(end, first+uint64(limit))+1, p.add); err != nil {
 		return err
 	}
-	p.finish(end, max(r.GetAfter(), info.Oldest-min(1, info.Oldest)))
+	p.finish(max(r.GetAfter(), info.Oldest-min(1, info.Oldest)))
 	return p.err
 }
 
 // listing gathers the events of one answer, up to maxListBytes of them: from
 // the start of the range, or, if newest, from its end.
 type listing struct {
-	room   string
+	room   *room.Room
+	end    uint64 // last offset of the range asked for
 	newest bool
 	out    *reprisev1.ListEventsResponse
 
@@ -178,8 +179,9 @@ type listed struct {
 // add takes the next batch and reports whether it wants more.
 func (p *listing) add(b room.Batch) bool {
 	if b.Trimmed {
+		last := min(b.Last, p.end)
 		p.out.Gap = &reprisev1.Gap{
-			Room: p.room, First: b.First, Last: b.Last, Incarnation: b.Incarnation,
+			Room: p.room.Name(), First: b.First, Last: last, Incarnation: p.room.Incarnation(last),
 			Reason: reprisev1.GapReason_GAP_REASON_RETENTION,
 		}
 		return true
@@ -202,14 +204,15 @@ func (p *listing) add(b room.Batch) bool {
 	return p.err == nil
 }
 
-// finish writes the events out; the range asked for is (after, end].
-func (p *listing) finish(end, after uint64) {
+// finish writes the events out; what is retained of the range begins after
+// `after`.
+func (p *listing) finish(after uint64) {
 	for _, l := range p.events {
-		p.out.Stretches = appendStretch(p.out.Stretches, p.room, l.incarnation, l.event)
+		p.out.Stretches = appendStretch(p.out.Stretches, p.room.Name(), l.incarnation, l.event)
 	}
 	if n := len(p.events); n > 0 {
 		p.out.More = p.newest && p.events[0].event.GetAfter() > after ||
-			!p.newest && p.events[n-1].event.GetOffset() < end
+			!p.newest && p.events[n-1].event.GetOffset() < p.end
 	}
 }
 

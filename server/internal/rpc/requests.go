@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,7 +11,6 @@ import (
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/attach"
-	"github.com/reprise-chat/reprise/server/internal/name"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/session"
 	"github.com/reprise-chat/reprise/server/internal/store"
@@ -20,11 +20,7 @@ import (
 // frame and as a unary call. prefix is the frame's field, for error messages.
 
 func (s *Service) sendMessage(ctx context.Context, c caller, r *reprisev1.SendMessageRequest, prefix string, done func(*reprisev1.SendMessageResponse, error)) {
-	v := violations{prefix: prefix}
-	v.room("room", r.GetRoom())
-	v.clientID(r.GetClientId())
-	v.text("text", r.GetText(), 1, s.opts.MaxMessage)
-	if err := v.err(); err != nil {
+	if err := checkMessage(r, prefix, s.opts.MaxMessage); err != nil {
 		done(nil, err)
 		return
 	}
@@ -42,12 +38,7 @@ func (s *Service) sendMessage(ctx context.Context, c caller, r *reprisev1.SendMe
 }
 
 func (s *Service) sendCustom(ctx context.Context, c caller, r *reprisev1.SendCustomRequest, prefix string, done func(*reprisev1.SendCustomResponse, error)) {
-	v := violations{prefix: prefix}
-	v.room("room", r.GetRoom())
-	v.clientID(r.GetClientId())
-	v.check("type", name.CheckType(r.GetType()))
-	v.text("data", r.GetData(), 0, s.opts.MaxMessage)
-	if err := v.err(); err != nil {
+	if err := checkCustom(r, prefix, s.opts.MaxMessage); err != nil {
 		done(nil, err)
 		return
 	}
@@ -65,9 +56,7 @@ func (s *Service) sendCustom(ctx context.Context, c caller, r *reprisev1.SendCus
 }
 
 func (s *Service) ack(c caller, r *reprisev1.AckRequest, prefix string) (*reprisev1.AckResponse, error) {
-	v := violations{prefix: prefix}
-	v.positions(r.GetPositions(), maxAckMany)
-	if err := v.err(); err != nil {
+	if err := checkAck(r, prefix); err != nil {
 		return nil, err
 	}
 	if err := c.fenced(); err != nil {
@@ -80,7 +69,16 @@ func (s *Service) ack(c caller, r *reprisev1.AckRequest, prefix string) (*repris
 	for i, p := range r.GetPositions() {
 		ps[i] = attach.Acked{Room: p.GetRoom(), Incarnation: p.GetIncarnation(), Offset: p.GetOffset()}
 	}
-	if err := c.attachment.Acknowledge(ps); err != nil {
+	err := c.attachment.Acknowledge(ps)
+	var beyond *attach.BeyondSentError
+	if errors.As(err, &beyond) {
+		return nil, &refusal{
+			code: codes.FailedPrecondition, reason: "ACK_BEYOND_SENT",
+			message: fmt.Sprintf("%spositions[%d] is beyond what was sent on this attachment, up to offset %d of incarnation %q: acknowledge only what you received",
+				prefix, beyond.Index, beyond.Sent, beyond.Incarnation),
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &reprisev1.AckResponse{}, nil
@@ -90,7 +88,7 @@ func (s *Service) createRoom(ctx context.Context, c caller, r *reprisev1.CreateR
 	if err := checkCreate(r, prefix); err != nil {
 		return nil, err
 	}
-	if err := s.roomForOne(ctx, c.user); err != nil {
+	if err := s.roomForOne(ctx, c.user, r.GetRoom()); err != nil {
 		return nil, err
 	}
 	keep := r.GetRetention()
@@ -113,31 +111,11 @@ func (s *Service) createRoom(ctx context.Context, c caller, r *reprisev1.CreateR
 	return out, err
 }
 
-func checkCreate(r *reprisev1.CreateRoomRequest, prefix string) error {
-	v := violations{prefix: prefix}
-	v.room("room", r.GetRoom())
-	v.text("title", r.GetTitle(), 0, maxTitle)
-	if _, ok := reprisev1.RoomAccess_name[int32(r.GetAccess())]; !ok {
-		v.add("access", fmt.Sprintf("has no value %d", r.GetAccess()))
-	}
-	v.atMost("members", len(r.GetMembers()), maxFirst)
-	for i, m := range r.GetMembers()[:min(len(r.GetMembers()), maxFirst)] {
-		v.check(fmt.Sprintf("members[%d]", i), name.CheckUser(m))
-	}
-	if age := r.GetRetention().GetMaxAge(); age != nil && (!age.IsValid() || age.AsDuration() < 0) {
-		v.add("retention.max_age", "must be a duration that is not negative")
-	}
-	return v.err()
-}
-
 func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomRequest, prefix string) (*reprisev1.JoinRoomResponse, error) {
-	v := violations{prefix: prefix}
-	v.room("room", r.GetRoom())
-	v.atMost("history", int(r.GetHistory()), maxHistory)
-	if err := v.err(); err != nil {
+	if err := checkJoin(r, prefix, c.fence != nil); err != nil {
 		return nil, err
 	}
-	if err := s.roomForOne(ctx, c.user); err != nil {
+	if err := s.roomForOne(ctx, c.user, r.GetRoom()); err != nil {
 		return nil, err
 	}
 	if c.attachment != nil && r.GetHistory() > 0 {
@@ -159,16 +137,20 @@ func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomR
 	return out, err
 }
 
-// roomForOne refuses a user who has as many rooms as one may have. Two joins
-// at once may exceed the bound by one: it protects the server, nothing else.
-func (s *Service) roomForOne(ctx context.Context, user string) error {
+// roomForOne refuses a user who has as many rooms as one may have, unless name
+// is one of them. Two joins at once may exceed the bound by one: it protects
+// the server, nothing else.
+func (s *Service) roomForOne(ctx context.Context, user, name string) error {
 	rooms, _, err := s.store.UserRooms(ctx, user)
 	if err != nil {
 		return err
 	}
 	n := 0
 	for _, r := range rooms {
-		if r.Joined {
+		switch {
+		case r.Joined && r.Room == name:
+			return nil
+		case r.Joined:
 			n++
 		}
 	}
@@ -182,9 +164,7 @@ func (s *Service) roomForOne(ctx context.Context, user string) error {
 }
 
 func (s *Service) leaveRoom(ctx context.Context, c caller, r *reprisev1.LeaveRoomRequest, prefix string) (*reprisev1.LeaveRoomResponse, error) {
-	v := violations{prefix: prefix}
-	v.room("room", r.GetRoom())
-	if err := v.err(); err != nil {
+	if err := checkLeave(r, prefix); err != nil {
 		return nil, err
 	}
 	var out *reprisev1.LeaveRoomResponse

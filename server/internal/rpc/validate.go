@@ -28,9 +28,18 @@ const (
 func (v *violations) room(field, s string) { v.check(field, name.CheckRoom(s)) }
 func (v *violations) clientID(s string)    { v.check("client_id", name.CheckClientID(s)) }
 func (v *violations) instance(s string)    { v.check("instance_id", name.CheckInstance(s)) }
-func (v *violations) atMost(f string, n, m int) {
-	if n > m {
-		v.add(f, fmt.Sprintf("must be at most %d, is %d", m, n))
+
+// atMost checks a number.
+func (v *violations) atMost(field string, n uint32, bound uint32) {
+	if n > bound {
+		v.add(field, fmt.Sprintf("must be at most %d, is %d", bound, n))
+	}
+}
+
+// many checks the length of a list.
+func (v *violations) many(field string, n, bound int) {
+	if n > bound {
+		v.add(field, fmt.Sprintf("must have at most %d entries, has %d", bound, n))
 	}
 }
 
@@ -65,14 +74,14 @@ func (v *violations) via(via *reprisev1.Via) {
 }
 
 func (v *violations) focus(rooms []string) {
-	v.atMost("focus", len(rooms), maxFocus)
+	v.many("focus", len(rooms), maxFocus)
 	for i, r := range rooms[:min(len(rooms), maxFocus)] {
 		v.room(fmt.Sprintf("focus[%d]", i), r)
 	}
 }
 
 func (v *violations) positions(ps []*reprisev1.Position, bound int) {
-	if v.atMost("positions", len(ps), bound); len(ps) > bound {
+	if v.many("positions", len(ps), bound); len(ps) > bound {
 		return
 	}
 	seen := make(map[string]bool, len(ps))
@@ -80,7 +89,10 @@ func (v *violations) positions(ps []*reprisev1.Position, bound int) {
 		field := fmt.Sprintf("positions[%d].", i)
 		v.room(field+"room", p.GetRoom())
 		v.incarnation(field+"incarnation", p.GetIncarnation())
-		v.atMost(field+"earlier", len(p.GetEarlier()), maxEarlier)
+		v.many(field+"earlier", len(p.GetEarlier()), maxEarlier)
+		for j, e := range p.GetEarlier()[:min(len(p.GetEarlier()), maxEarlier)] {
+			v.incarnation(fmt.Sprintf("%searlier[%d].incarnation", field, j), e.GetIncarnation())
+		}
 		if seen[p.GetRoom()] {
 			v.add(field+"room", "is named twice")
 		}
@@ -107,10 +119,67 @@ func (v *violations) page(field string, n int32) int {
 	return int(n)
 }
 
+func checkMessage(r *reprisev1.SendMessageRequest, prefix string, maxText int) error {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	v.clientID(r.GetClientId())
+	v.text("text", r.GetText(), 1, maxText)
+	return v.err()
+}
+
+func checkCustom(r *reprisev1.SendCustomRequest, prefix string, maxData int) error {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	v.clientID(r.GetClientId())
+	v.check("type", name.CheckType(r.GetType()))
+	v.text("data", r.GetData(), 0, maxData)
+	return v.err()
+}
+
+func checkAck(r *reprisev1.AckRequest, prefix string) error {
+	v := violations{prefix: prefix}
+	v.positions(r.GetPositions(), maxAckMany)
+	return v.err()
+}
+
+func checkCreate(r *reprisev1.CreateRoomRequest, prefix string) error {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	v.text("title", r.GetTitle(), 0, maxTitle)
+	if _, ok := reprisev1.RoomAccess_name[int32(r.GetAccess())]; !ok {
+		v.add("access", fmt.Sprintf("has no value %d", r.GetAccess()))
+	}
+	v.many("members", len(r.GetMembers()), maxFirst)
+	for i, m := range r.GetMembers()[:min(len(r.GetMembers()), maxFirst)] {
+		v.check(fmt.Sprintf("members[%d]", i), name.CheckUser(m))
+	}
+	if age := r.GetRetention().GetMaxAge(); age != nil && (!age.IsValid() || age.AsDuration() < 0) {
+		v.add("retention.max_age", "must be a duration from 0 to 10000 years")
+	}
+	return v.err()
+}
+
+// checkJoin checks a join by somebody who speaks for an attachment, or not.
+func checkJoin(r *reprisev1.JoinRoomRequest, prefix string, attached bool) error {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	v.atMost("history", r.GetHistory(), maxHistory)
+	if r.GetHistory() > 0 && !attached {
+		v.add("history", "needs via: without an attachment there is nobody to deliver it to (use ListEvents)")
+	}
+	return v.err()
+}
+
+func checkLeave(r *reprisev1.LeaveRoomRequest, prefix string) error {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	return v.err()
+}
+
 func checkOpen(r *reprisev1.OpenRequest, prefix string) error {
 	v := violations{prefix: prefix}
 	v.instance(r.GetInstanceId())
-	v.atMost("history", int(r.GetHistory()), maxHistory)
+	v.atMost("history", r.GetHistory(), maxHistory)
 	v.focus(r.GetFocus())
 	return v.err()
 }
@@ -126,8 +195,8 @@ func checkResume(r *reprisev1.ResumeRequest, prefix string) error {
 		v.add("takeover", fmt.Sprintf("has no value %d", r.GetTakeover()))
 	}
 	v.positions(r.GetPositions(), maxPositions)
-	if len(r.GetCheckpoint()) > maxSessionID {
-		v.add("checkpoint", "is not one that the server gave out")
+	if r.GetCheckpoint() != "" {
+		v.id("checkpoint", r.GetCheckpoint(), "cp_")
 	}
 	v.focus(r.GetFocus())
 	return v.err()
@@ -137,6 +206,6 @@ func checkTail(r *reprisev1.TailRequest) error {
 	var v violations
 	v.room("room", r.GetRoom())
 	v.incarnation("incarnation", r.GetIncarnation())
-	v.atMost("last", int(r.GetLast()), maxTailLast)
+	v.atMost("last", r.GetLast(), maxTailLast)
 	return v.err()
 }
