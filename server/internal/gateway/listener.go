@@ -1,0 +1,105 @@
+package gateway
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// listener accepts connections within the bounds and keeps track of them.
+type listener struct {
+	net.Listener
+	conns        *connSet
+	writeTimeout time.Duration
+	refused      func(addr string)
+}
+
+// Accept returns the next connection within the bounds. One beyond them is
+// closed: letting it wait would let one address hold up all others.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		nc, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if c := l.conns.add(nc, l.writeTimeout); c != nil {
+			return c, nil
+		}
+		l.refused(addressOf(nc.RemoteAddr().String()))
+		nc.Close()
+	}
+}
+
+// connSet holds every open connection, hijacked ones too, which http.Server
+// forgets about.
+type connSet struct {
+	tally *tally
+
+	mu     sync.Mutex
+	open   map[*conn]struct{}
+	closed bool
+}
+
+func newConnSet(t *tally) *connSet {
+	return &connSet{tally: t, open: make(map[*conn]struct{})}
+}
+
+// add wraps nc, or returns nil if there are too many or all were closed.
+func (s *connSet) add(nc net.Conn, writeTimeout time.Duration) *conn {
+	c := newConn(nc, s, writeTimeout)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.tally.take(c.address) {
+		return nil
+	}
+	s.open[c] = struct{}{}
+	return c
+}
+
+func (s *connSet) remove(c *conn) {
+	s.mu.Lock()
+	_, ok := s.open[c]
+	delete(s.open, c)
+	s.mu.Unlock()
+	if ok {
+		s.tally.give(c.address)
+	}
+}
+
+// all returns what is open.
+func (s *connSet) all() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	open := make([]*conn, 0, len(s.open))
+	for c := range s.open {
+		open = append(open, c)
+	}
+	return open
+}
+
+// closeAll closes what is open and refuses what comes.
+func (s *connSet) closeAll() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	for _, c := range s.all() {
+		c.Close()
+	}
+}
+
+// sweep ends connections to dead peers until stop is closed. One goroutine
+// does it for all: a timer a connection would cost each write.
+func (s *connSet) sweep(every time.Duration, stop <-chan struct{}) {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case now := <-t.C:
+			for _, c := range s.all() {
+				c.sweep(now)
+			}
+		case <-stop:
+			return
+		}
+	}
+}

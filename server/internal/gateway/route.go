@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// securityHeaders are on every response of the handler. The page needs
+// nothing but what this server gives it: no inline script, no other origin.
+var securityHeaders = map[string]string{
+	"Content-Security-Policy": "default-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; object-src 'none'",
+	"X-Content-Type-Options":  "nosniff",
+	"X-Frame-Options":         "DENY",
+	"Referrer-Policy":         "no-referrer",
+}
+
+// guard is in front of everything: Host, then Origin.
+func (g *Gateway) guard(w http.ResponseWriter, r *http.Request) {
+	for name, value := range securityHeaders {
+		w.Header().Set(name, value)
+	}
+	s := g.sites.Load()
+	if !s.allowsHost(r) {
+		g.log.warn("refused a request for a host that is not served", "host", r.Host, "peer", r.RemoteAddr)
+		http.Error(w, "this host name is not served here", http.StatusMisdirectedRequest)
+		return
+	}
+	// Not the wrapper's business: it leaves out a header that makes the
+	// browser hide the response, after the call was executed.
+	if !s.allowsOrigin(r) {
+		g.log.warn("refused a request of a foreign origin", "origin", r.Header.Get("Origin"), "peer", r.RemoteAddr)
+		http.Error(w, "this origin may not call", http.StatusForbidden)
+		return
+	}
+	g.route(w, r)
+}
+
+// route lets only what the wrapper recognises go on to it, because it passes
+// everything else to gRPC unchecked.
+func (g *Gateway) route(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case g.wrapper.IsGrpcWebSocketRequest(r):
+		g.serveWebsocket(w, r)
+	case g.wrapper.IsGrpcWebRequest(r):
+		g.serveFetch(w, r)
+	case g.isPreflight(r):
+		g.wrapper.ServeHTTP(w, r)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "only GET, and POST of grpc-web, are served here", http.StatusMethodNotAllowed)
+	case r.URL.Path == "/healthz":
+		fmt.Fprintln(w, "ok")
+	case r.URL.Path == "/readyz":
+		g.serveReady(w)
+	case r.URL.Path == "/metrics":
+		serveOr404(g.opts.Metrics, w, r)
+	default:
+		serveOr404(g.opts.Page, w, r)
+	}
+}
+
+// isPreflight recognises a browser's question whether a page of another,
+// allowed origin may call one of the registered methods.
+func (g *Gateway) isPreflight(r *http.Request) bool {
+	return r.Header.Get("Origin") != "" &&
+		r.Header.Get("Access-Control-Request-Method") == http.MethodPost &&
+		g.wrapper.IsAcceptableGrpcCorsRequest(r)
+}
+
+func (g *Gateway) serveReady(w http.ResponseWriter) {
+	if g.opts.Ready != nil {
+		if err := g.opts.Ready(); err != nil {
+			http.Error(w, "not ready: "+err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+func serveOr404(h http.Handler, w http.ResponseWriter, r *http.Request) {
+	if h == nil {
+		http.NotFound(w, r)
+		return
+	}
+	h.ServeHTTP(w, r)
+}

@@ -1,0 +1,89 @@
+package gateway
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+)
+
+// tally counts what is open, in all and by address, and bounds both. Safe for
+// concurrent use. Its memory is bounded by max.
+type tally struct {
+	max, maxPer int
+
+	mu    sync.Mutex
+	total int
+	per   map[string]int
+	idle  chan struct{} // closed at total 0; nil if nobody waits
+}
+
+func newTally(max, maxPer int) *tally {
+	return &tally{max: max, maxPer: maxPer, per: make(map[string]int)}
+}
+
+// take counts one more of addr, or reports that a bound is reached.
+func (t *tally) take(addr string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.total >= t.max || t.per[addr] >= t.maxPer {
+		return false
+	}
+	t.total++
+	t.per[addr]++
+	return true
+}
+
+// give takes back one take.
+func (t *tally) give(addr string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.total--
+	if t.per[addr]--; t.per[addr] == 0 {
+		delete(t.per, addr)
+	}
+	if t.total == 0 && t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
+}
+
+// wait returns when nothing is open, or with the context's error.
+func (t *tally) wait(ctx context.Context) error {
+	t.mu.Lock()
+	if t.total == 0 {
+		t.mu.Unlock()
+		return nil
+	}
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// addressOf names who is behind "ip:port" for the bounds by address: for IPv6
+// the /64, which is what one customer is given.
+func addressOf(hostport string) string {
+	ap, err := netip.ParseAddrPort(hostport)
+	if err != nil {
+		return hostport
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	if ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip, 64).Masked().String()
+}
+
+// count is how many are open.
+func (t *tally) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.total
+}
