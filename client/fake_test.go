@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
@@ -62,7 +64,9 @@ func newFake(t *testing.T, names ...string) *fake {
 
 func (f *fake) start(name string) {
 	l := bufconn.Listen(64 << 10)
-	s := grpc.NewServer()
+	s := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+		MinTime: 5 * time.Second, PermitWithoutStream: true, // as the real one
+	}))
 	reprisev1.RegisterChatServiceServer(s, f)
 	go s.Serve(l)
 	f.mu.Lock()
@@ -114,6 +118,9 @@ func (f *fake) config(names ...string) Config {
 		cfg.Addresses = append(cfg.Addresses, "passthrough:///"+name)
 	}
 	cfg.Insecure = true
+	if testing.Verbose() {
+		cfg.Logger = slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	cfg.DialOptions = []grpc.DialOption{grpc.WithContextDialer(f.dial)}
 	return cfg
 }
@@ -179,6 +186,9 @@ func (f *fake) Connect(rpc grpc.BidiStreamingServer[reprisev1.ClientFrame, repri
 
 func (f *fake) SendMessage(ctx context.Context, r *reprisev1.SendMessageRequest) (*reprisev1.SendMessageResponse, error) {
 	f.note(ctx)
+	if f.sendMessage == nil {
+		return nil, status.Error(codes.Unimplemented, "the test does not expect a call")
+	}
 	return f.sendMessage(ctx, r)
 }
 
@@ -493,6 +503,7 @@ func start(t *testing.T, c *Client, h Handler) *running {
 	r := &running{t: t, cancel: cancel, done: make(chan error, 1)}
 	go func() { r.done <- c.Run(ctx, h) }()
 	t.Cleanup(cancel)
+	synctest.Wait() // sends from now on go through it
 	return r
 }
 
