@@ -234,6 +234,13 @@ func (a *Attachment) Close() {
 	}
 }
 
+// abandon gives back an attachment that has not begun.
+func (a *Attachment) abandon(err error) {
+	a.finish(err)
+	a.m.unregister(a)
+	a.release()
+}
+
 // release gives rooms and timers back, once. Nobody has a turn.
 func (a *Attachment) release() {
 	a.mu.Lock()
@@ -310,7 +317,7 @@ func (a *Attachment) drainNotice(moveAfter, closesIn time.Duration) {
 // memberChanged is told of each change of the user's memberships.
 func (a *Attachment) memberChanged(room string, c store.MemberChange) {
 	a.mu.Lock()
-	a.changes = append(a.changes, change{room, c})
+	a.changes = addChange(a.changes, change{room, c})
 	push := a.scheduleLocked()
 	a.mu.Unlock()
 	a.push(push)

@@ -49,7 +49,7 @@ type Manager struct {
 
 	mu       sync.RWMutex
 	live     map[*Attachment]struct{}
-	byUser   map[string]map[*Attachment]struct{} // sessions only
+	byUser   map[string]map[*Attachment]struct{}
 	draining bool
 }
 
@@ -111,9 +111,7 @@ func (m *Manager) MemberChanged(room string, c store.MemberChange) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for a := range m.byUser[c.User] {
-		if a.instance != tailInstance {
-			a.memberChanged(room, c)
-		}
+		a.memberChanged(room, c)
 	}
 }
 

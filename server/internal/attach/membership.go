@@ -6,29 +6,23 @@ import (
 	"strings"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/room"
 )
 
 // apply carries a change of the user's memberships out on this stream.
 func (a *Attachment) apply(c change) error {
 	a.mu.Lock()
 	p := a.placeLocked(c.room)
+	if p != nil && p.closing != nil {
+		p.closing.later = addChange(p.closing.later, c)
+		a.mu.Unlock()
+		return nil
+	}
 	a.mu.Unlock()
-	if !c.Joined {
-		return a.leave(p, c)
-	}
-	if p == nil {
+	switch {
+	case c.Joined && p == nil && a.attached != nil:
 		return a.open(c.room, c.Offset)
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if p.closing != nil && c.Offset > p.closing.frame.GetOffset() {
-		p.closing.reopen = c.Offset
-	}
-	return nil
-}
-
-func (a *Attachment) leave(p *place, c change) error {
-	if p == nil || c.Offset < p.joined {
+	case c.Joined, p == nil, c.Offset < p.joined:
 		return nil // told at the attach
 	}
 	a.mu.Lock()
@@ -38,6 +32,22 @@ func (a *Attachment) leave(p *place, c change) error {
 	a.mu.Unlock()
 	p.Wake()
 	return nil
+}
+
+// addChange adds a change to those that wait. A membership that has ended
+// before the client could be told of it is not told of at all, so that at most
+// two changes of a room wait, however long the client does not read.
+func addChange(to []change, c change) []change {
+	for i := len(to) - 1; i >= 0; i-- {
+		if to[i].room != c.room {
+			continue
+		}
+		if to[i].Joined && !c.Joined {
+			return slices.Delete(to, i, i+1)
+		}
+		break
+	}
+	return append(to, c)
 }
 
 // open adds a room that the user has joined to the live stream.
@@ -70,28 +80,29 @@ func (a *Attachment) open(name string, joined uint64) error {
 	return err
 }
 
-// closeIfOver sends RoomClosed when everything before it was sent, and reopens
-// the room if the user has joined it again meanwhile.
+// closeIfOver sends RoomClosed when everything before it was sent. It comes in
+// the place of what is left of the room's replay. A Tail ends.
 func (a *Attachment) closeIfOver(p *place) (closed bool, err error) {
 	a.mu.Lock()
 	c := p.closing
-	if c == nil || p.replay != nil || p.cursor.Pos() < c.frame.GetOffset() {
+	if c == nil || p.cursor.Pos() < c.frame.GetOffset() {
 		a.mu.Unlock()
 		return false, nil
 	}
-	p.gone = true
+	if r := p.replay; r != nil && r.initial {
+		a.replays--
+	}
+	p.gone, p.replay = true, nil
 	p.forgetLocked()
+	a.changes = append(c.later, a.changes...)
 	a.places = slices.DeleteFunc(a.places, func(q *place) bool { return q == p })
 	a.mu.Unlock()
 	p.cursor.Close()
 	p.cursor.Room().Release()
-	if err := a.stream.Send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_RoomClosed{RoomClosed: c.frame}}); err != nil {
-		return true, err
+	if a.attached == nil {
+		return true, room.ErrNotFound
 	}
-	if c.reopen != 0 {
-		return true, a.open(p.name(), c.reopen)
-	}
-	return true, nil
+	return true, a.stream.Send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_RoomClosed{RoomClosed: c.frame}})
 }
 
 // addPlace adds a place to a stream that has begun; false if it has ended.

@@ -42,8 +42,8 @@ type replay struct {
 // closing is the end of a membership that the client has yet to be told.
 type closing struct {
 	frame *reprisev1.RoomClosed
-	// reopen is the offset of a join after it, 0 for none.
-	reopen uint64
+	// later changes of the same membership wait until the client was told.
+	later []change
 }
 
 // piece is a run of event bytes up to an offset.

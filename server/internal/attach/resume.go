@@ -73,6 +73,7 @@ type attaching struct {
 	outcome reprisev1.Outcome
 
 	seen    uint64 // version of the memberships at the last attach
+	missed  bool   // the client did not get the Welcome of that attach
 	version uint64 // and now
 	stored  map[string]store.Position
 	lost    []store.UserRoom
@@ -85,9 +86,7 @@ type attaching struct {
 func (at *attaching) run(ctx context.Context, commit func() error) (*Attachment, error) {
 	a := at.a
 	if err := commit(); err != nil {
-		a.finish(err)
-		a.m.unregister(a)
-		a.release()
+		a.abandon(err)
 		return nil, err
 	}
 	at.arm()
@@ -113,36 +112,40 @@ func (at *attaching) resume(ctx context.Context, r Resume) error {
 	case fork:
 		return at.fork(ctx, r)
 	}
-	changed, err := at.prepare(ctx, c, r)
+	named, gained, err := at.prepare(ctx, c, r)
 	if err != nil {
 		c.Abandon()
 		return err
 	}
-	at.a.attached, err = c.Commit(ctx, at.a, at.version, changed)
+	at.a.attached, err = c.Commit(ctx, at.a, at.version, named, gained)
 	at.outcome = reprisev1.Outcome_OUTCOME_EXACT
 	return err
 }
 
 // prepare decides where each room starts and returns the positions that are to
-// be stored with the attach.
-func (at *attaching) prepare(ctx context.Context, c *session.Candidate, r Resume) (changed []store.Position, err error) {
+// be stored with the attach: of rooms that the client named, and of those it
+// gained.
+func (at *attaching) prepare(ctx context.Context, c *session.Candidate, r Resume) (named, gained []store.Position, err error) {
 	if at.stored, err = c.Positions(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	named := func(name string) bool { _, ok := r.Positions[name]; return ok }
-	if err := c.Covers(r.Checkpoint, at.stored, named); err != nil {
-		return nil, err
+	claims := func(name string) bool { _, ok := r.Positions[name]; return ok }
+	if err := c.Covers(r.Checkpoint, at.stored, claims); err != nil {
+		return nil, nil, err
 	}
-	at.seen = c.Seen()
+	at.seen, at.missed = c.Seen(), c.Missed()
 	if err := at.rooms(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, p := range at.a.places {
-		if pos := p.stored(); named(p.name()) || at.gained[p.name()] {
-			changed = append(changed, pos)
+		switch {
+		case claims(p.name()):
+			named = append(named, p.stored())
+		case at.gained[p.name()]:
+			gained = append(gained, p.stored())
 		}
 	}
-	return changed, nil
+	return named, gained, nil
 }
 
 // fork attaches a copy of a session of the user.
@@ -168,6 +171,9 @@ func (at *attaching) create(ctx context.Context) (err error) {
 	}
 	ps := make([]store.Position, 0, len(at.a.places))
 	for _, p := range at.a.places {
+		if len(p.replay.gaps) > 0 {
+			continue // unknown, until the client says that it holds the Gap
+		}
 		ps = append(ps, p.stored())
 	}
 	at.a.attached, err = at.a.m.sessions.Create(ctx, at.a, at.a.user, at.version, ps)
@@ -188,7 +194,7 @@ func (at *attaching) rooms(ctx context.Context) error {
 	for _, ur := range memberships {
 		mine[ur.Room] = true
 		if !ur.Joined {
-			if _, claimed := at.claimed[ur.Room]; claimed || (at.stored != nil && ur.Version > at.seen) {
+			if at.mustTell(ur) {
 				at.lost = append(at.lost, ur)
 			}
 			continue
@@ -197,7 +203,13 @@ func (at *attaching) rooms(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		a.places = append(a.places, at.place(r, ur))
+		p := &place{a: a, joined: ur.Offset, replay: &replay{initial: true}}
+		p.cursor.Place(r)
+		a.places = append(a.places, p) // to be released, whatever comes
+		if err := r.Reach(ctx, ur.Offset); err != nil {
+			return err
+		}
+		at.place(p, ur)
 	}
 	for name := range at.claimed {
 		if !mine[name] { // never was, as far as anybody knows
@@ -209,14 +221,24 @@ func (at *attaching) rooms(ctx context.Context) error {
 	return nil
 }
 
+// mustTell reports whether the client has to be told that a membership has
+// ended: it names the room, or has not seen the change. A Welcome that was lost
+// may have taken the RoomClosed after it along; then every room that the
+// session has a position in is named again.
+func (at *attaching) mustTell(ended store.UserRoom) bool {
+	if _, claimed := at.claimed[ended.Room]; claimed {
+		return true
+	}
+	_, held := at.stored[ended.Room]
+	return at.stored != nil && ended.Version > at.seen || held && at.missed
+}
+
 // place decides where delivery of one room starts (DESIGN: the effective
 // position): the client's own position; else the acknowledged one; else, for a
 // room joined since the session was last attached, before the join event; else
 // the head, behind a Gap. A new session starts at the heads.
-func (at *attaching) place(r *room.Room, ur store.UserRoom) *place {
-	p := &place{a: at.a, joined: ur.Offset, replay: &replay{initial: true}}
+func (at *attaching) place(p *place, ur store.UserRoom) {
 	p.queued.Store(true) // no turn before arm
-	p.cursor.Place(r)
 	fresh := at.stored != nil && ur.Version > at.seen
 	p.replay.gained = fresh
 	own, claimed := at.claimed[ur.Room]
@@ -234,7 +256,6 @@ func (at *attaching) place(r *room.Room, ur store.UserRoom) *place {
 	default:
 		p.startUnknown()
 	}
-	return p
 }
 
 // start begins at a position that may have to be rewound.
@@ -273,8 +294,13 @@ func (p *place) startUnknown() {
 	p.cursor.Skip(info.Head)
 }
 
-// stored returns the place as a position to store.
+// stored returns the place as a position to store. Before a Rewind that is
+// what the client holds: should the Rewind be lost, the next attach makes it
+// again. Without an incarnation it would not.
 func (p *place) stored() store.Position {
+	if pos := p.replay.position; p.replay.rewind != nil && pos.GetIncarnation() != "" {
+		return store.Position{Room: p.name(), Offset: pos.GetOffset(), Incarnation: pos.GetIncarnation()}
+	}
 	offset := p.cursor.Pos()
 	r := p.cursor.Room()
 	return store.Position{Room: r.Name(), Offset: offset, Incarnation: r.Incarnation(offset)}

@@ -7,10 +7,6 @@ import (
 	"github.com/reprise-chat/reprise/server/internal/room"
 )
 
-// tailInstance marks attachments that speak for no session. A client's
-// instance id cannot be this: it is longer than they may be.
-const tailInstance = "\x00tail"
-
 // Tail is the wish to read one room without a session.
 type Tail struct {
 	User  string
@@ -29,11 +25,7 @@ func (m *Manager) Tail(ctx context.Context, stream Stream, t Tail) (*Attachment,
 	if err != nil {
 		return nil, err
 	}
-	if err := r.Entitled(ctx, t.User); err != nil {
-		r.Release()
-		return nil, err
-	}
-	a, err := m.new(stream, t.User, tailInstance, 0)
+	a, err := m.new(stream, t.User, "", 0)
 	if err != nil {
 		r.Release()
 		return nil, err
@@ -43,6 +35,12 @@ func (m *Manager) Tail(ctx context.Context, stream Stream, t Tail) (*Attachment,
 	p.queued.Store(true)
 	p.cursor.Place(r)
 	a.places = []*place{p}
+	member, err := r.Member(ctx, t.User) // after new, which has the end told
+	if err != nil {
+		a.abandon(err)
+		return nil, err
+	}
+	p.joined = member.Joined
 	if t.Last > 0 {
 		p.startNewest(t.Last)
 	} else {

@@ -218,7 +218,10 @@ func (a *Attachment) sendEvents(p *place, maxBytes int) (int, error) {
 			Reason: reprisev1.GapReason_GAP_REASON_RETENTION,
 		})
 	}
-	a.note(p, b.Last, len(b.Data))
+	if !a.noteEvents(p, b.Last, len(b.Data)) {
+		p.cursor.Skip(b.First - 1)
+		return 0, nil
+	}
 	a.sent += b.Last - b.First + 1
 	a.m.opts.Observer.Delivered(p.replay != nil, b.Last-b.First+1, len(b.Data))
 	if err := a.stream.SendEvents(event.FrameHeader(p.name(), b.Incarnation, len(b.Data)), b.Data); err != nil {
@@ -245,8 +248,10 @@ func (a *Attachment) bound(p *place) uint64 {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p.closing != nil && to == 0 {
-		to = p.closing.frame.GetOffset()
+	if p.closing != nil {
+		if last := p.closing.frame.GetOffset(); to == 0 || last < to {
+			to = last
+		}
 	}
 	return to
 }
@@ -255,6 +260,19 @@ func (a *Attachment) note(p *place, last uint64, bytes int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p.noteLocked(last, bytes)
+}
+
+// noteEvents is note for events, unless a change of membership has come since
+// bound looked: they may be beyond its end. A membership's change is told
+// before anything after it can be read.
+func (a *Attachment) noteEvents(p *place, last uint64, bytes int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.changes) > 0 {
+		return false
+	}
+	p.noteLocked(last, bytes)
+	return true
 }
 
 func (a *Attachment) sendRoomCaughtUp(p *place) error {

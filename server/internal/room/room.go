@@ -1,6 +1,7 @@
 package room
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,7 +41,8 @@ type Room struct {
 	stretches []store.Stretch
 	members   map[string]bool // what has been asked or changed since loading
 	claims    map[claim]chan struct{}
-	pending   int // events given an offset and not yet durable
+	pending   int           // events given an offset and not yet durable
+	moved     chan struct{} // closed at the next commit; nil: nobody waits
 	failed    error
 	tail      tail
 	last      time.Time // of the newest event, or of loading
@@ -147,6 +149,7 @@ func (r *Room) committed(a *store.Append, err error) {
 	if err != nil {
 		// The engine takes nothing more into this log until it is opened anew.
 		r.failed = err
+		r.stirLocked()
 		r.mu.Unlock()
 		return
 	}
@@ -171,6 +174,7 @@ func (r *Room) committed(a *store.Append, err error) {
 	}
 	r.durable = a.Expect + uint64(len(a.Events))
 	r.last = time.Now()
+	r.stirLocked()
 	r.waking = append(r.waking[:0], r.cursors...)
 	r.mu.Unlock()
 
@@ -182,6 +186,36 @@ func (r *Room) committed(a *store.Append, err error) {
 		for _, c := range a.Members {
 			f(r.name, c)
 		}
+	}
+}
+
+// Reach waits until readers may reach offset. The caller has it from the
+// store, which shows a commit a moment before the room does.
+func (r *Room) Reach(ctx context.Context, offset uint64) error {
+	for {
+		r.mu.Lock()
+		if r.durable >= offset || r.failed != nil {
+			defer r.mu.Unlock()
+			return r.failed
+		}
+		if r.moved == nil {
+			r.moved = make(chan struct{})
+		}
+		moved := r.moved
+		r.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// stirLocked wakes those that wait in Reach.
+func (r *Room) stirLocked() {
+	if r.moved != nil {
+		close(r.moved)
+		r.moved = nil
 	}
 }
 

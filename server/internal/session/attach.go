@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
@@ -159,6 +160,9 @@ func (c *Candidate) Seen() uint64 {
 	return c.session.record.Seen
 }
 
+// Missed reports whether the client did not get the Welcome of the last attach.
+func (c *Candidate) Missed() bool { return len(c.keys) > 1 }
+
 // Positions returns what the session has acknowledged, by room.
 func (c *Candidate) Positions(ctx context.Context) (map[string]store.Position, error) {
 	return c.registry.positions(ctx, c.session)
@@ -202,10 +206,11 @@ func (c *Candidate) Covers(checkpoint string, stored map[string]store.Position, 
 }
 
 // Commit raises the attach number by compare-and-swap, rotates the key, stores
-// changed positions in the same commit, and makes h the holder. From here on
-// nothing from an older attachment is accepted. The candidate is used up. The
-// caller calls Welcomed when the old holder may be told.
-func (c *Candidate) Commit(ctx context.Context, h Holder, seen uint64, changed []store.Position) (*Attached, error) {
+// in the same commit the positions that the client named and those of rooms it
+// has gained, and makes h the holder. From here on nothing from an older
+// attachment is accepted. The candidate is used up. The caller calls Welcomed
+// when the old holder may be told.
+func (c *Candidate) Commit(ctx context.Context, h Holder, seen uint64, named, gained []store.Position) (*Attached, error) {
 	s, g := c.session, c.registry
 	defer c.unlock()
 	key := newKey(s.user)
@@ -215,12 +220,15 @@ func (c *Candidate) Commit(ctx context.Context, h Holder, seen uint64, changed [
 	rec.Keys = mint(c.keys, key, rec.Attach)
 	rec.Seen = seen
 	rec.Attached = time.Now()
-	if len(changed) > 0 {
+	if len(named) > 0 {
 		rec.Checkpoint = s.checkpoint + 1
-		for i := range changed {
-			changed[i].Checkpoint = rec.Checkpoint
-		}
 	}
+	for i := range named {
+		named[i].Checkpoint = rec.Checkpoint
+	}
+	// The client holds nothing yet of a room it has gained, so that position is
+	// newer than no checkpoint.
+	changed := slices.Concat(named, gained)
 	s.mu.Unlock()
 	// Not to be left half-way when the client goes away meanwhile.
 	if err := g.store.PutSession(context.WithoutCancel(ctx), rec, changed); err != nil {
@@ -296,8 +304,12 @@ func (g *Registry) makeRoom(ctx context.Context, user string) error {
 		if oldest < 0 {
 			return ErrTooMany
 		}
-		if err := g.End(ctx, user, recs[oldest].ID); err != nil && !errors.Is(err, ErrNotFound) {
+		ended, err := g.end(ctx, user, recs[oldest].ID, true)
+		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
+		}
+		if err == nil && !ended {
+			excess++ // attached meanwhile; another one must go
 		}
 		recs = append(recs[:oldest], recs[oldest+1:]...)
 	}

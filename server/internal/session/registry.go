@@ -156,17 +156,27 @@ func (g *Registry) holderOf(id string) Holder {
 // End ends a session of user: its record and positions are removed, its live
 // stream ends. ErrNotFound if there is none, or it is another user's.
 func (g *Registry) End(ctx context.Context, user, id string) error {
+	_, err := g.end(ctx, user, id, false)
+	return err
+}
+
+// end ends a session, or, with detached, leaves it alone if it is attached by
+// now. It reports whether it did.
+func (g *Registry) end(ctx context.Context, user, id string, detached bool) (bool, error) {
 	s, release, err := g.Acquire(ctx, user, id)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer release()
 	unlock, err := g.locks.lock(ctx, id)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlock()
-	return g.endLocked(ctx, s)
+	if detached && g.holderOf(id) != nil {
+		return false, nil
+	}
+	return true, g.endLocked(ctx, s)
 }
 
 // endLocked ends s; the caller holds its keyed lock.
