@@ -110,15 +110,16 @@ func HandlerStore(load func(context.Context) ([]Position, error), rest PositionS
 	if rest == nil {
 		rest = NewMemoryStore()
 	}
-	return handlerStore{load: load, rest: rest}
+	return &handlerStore{load: load, rest: rest, gaps: map[string]bool{}}
 }
 
 type handlerStore struct {
 	load func(context.Context) ([]Position, error)
 	rest PositionStore
+	gaps map[string]bool // rooms of which rest has open gaps
 }
 
-func (h handlerStore) Load(ctx context.Context) (Saved, error) {
+func (h *handlerStore) Load(ctx context.Context) (Saved, error) {
 	saved, err := h.rest.Load(ctx)
 	if err != nil {
 		return Saved{}, err
@@ -130,6 +131,7 @@ func (h handlerStore) Load(ctx context.Context) (Saved, error) {
 	gaps := make(map[string][]Gap)
 	for _, p := range saved.Places {
 		gaps[p.Position.Room] = p.Gaps
+		h.gaps[p.Position.Room] = true
 	}
 	// The checkpoint says nothing about positions that were saved elsewhere:
 	// every one of them is named at the resume.
@@ -140,10 +142,29 @@ func (h handlerStore) Load(ctx context.Context) (Saved, error) {
 	return saved, nil
 }
 
-func (h handlerStore) Save(ctx context.Context, u Update) error {
-	places := make([]Place, len(u.Places))
-	for i, p := range u.Places {
-		places[i] = Place{Position: Position{Room: p.Position.Room}, Gaps: p.Gaps}
+// Save passes on what the handler does not save: usually nothing, so that an
+// event costs no second write.
+func (h *handlerStore) Save(ctx context.Context, u Update) error {
+	rest := Update{Session: u.Session}
+	for _, p := range u.Places {
+		room := p.Position.Room
+		switch {
+		case len(p.Gaps) > 0:
+			rest.Places = append(rest.Places, Place{Position: Position{Room: room}, Gaps: p.Gaps})
+			h.gaps[room] = true
+		case h.gaps[room]:
+			rest.Closed = append(rest.Closed, room)
+			delete(h.gaps, room)
+		}
 	}
-	return h.rest.Save(ctx, Update{Session: u.Session, Places: places, Closed: u.Closed})
+	for _, room := range u.Closed {
+		if h.gaps[room] {
+			rest.Closed = append(rest.Closed, room)
+			delete(h.gaps, room)
+		}
+	}
+	if rest.Session == nil && len(rest.Places) == 0 && len(rest.Closed) == 0 {
+		return nil
+	}
+	return h.rest.Save(ctx, rest)
 }
