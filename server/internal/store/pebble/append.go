@@ -135,7 +135,7 @@ func (b *batch) setMember(key []byte, is bool) {
 func (o *appendOp) write(b *batch) {
 	r, a := o.log.room, o.append
 	t := &r.truth
-	b.changed[r] = struct{}{}
+	b.change(r)
 	if a.Create != nil {
 		meta := *a.Create
 		t.number, t.meta, t.oldest = b.nextRoom(), &meta, 1

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	db "github.com/cockroachdb/pebble/v2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
@@ -17,21 +18,20 @@ import (
 )
 
 // element returns an event of about 128 bytes.
-func element(tb testing.TB, offset uint64, sender, clientID string) []byte {
+func element(offset uint64, sender, clientID string) []byte {
 	e, err := event.Encode(&reprisev1.Event{
 		Time:     timestamppb.New(time.Unix(1_700_000_000, 0)),
 		Sender:   sender,
 		ClientId: clientID,
 		Body:     &reprisev1.Event_Message{Message: &reprisev1.Message{Text: "a message of the length that people write in a chat"}},
 	})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	must(err)
 	event.Place(e, offset, offset-1)
 	return e
 }
 
 func openBench(b *testing.B, rooms int) (*Store, []store.Log) {
+	b.Helper()
 	s, err := Open(b.TempDir(), Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
@@ -51,7 +51,7 @@ func openBench(b *testing.B, rooms int) (*Store, []store.Log) {
 		wg.Add(1)
 		logs[i].Append(&store.Append{
 			Create: &store.Meta{Name: name},
-			Events: []store.Event{{Encoded: element(b, 1, "u", "")}},
+			Events: []store.Event{{Encoded: element(1, "u", "")}},
 			Done: func(err error) {
 				if err != nil {
 					b.Error(err)
@@ -77,6 +77,7 @@ func BenchmarkGroupCommit(b *testing.B) {
 }
 
 func benchCommit(b *testing.B, publishers int, dedupe bool) {
+	b.Helper()
 	const rooms = 1000
 	_, logs := openBench(b, rooms)
 	var next atomic.Int64
@@ -91,7 +92,7 @@ func benchCommit(b *testing.B, publishers int, dedupe bool) {
 			// A publisher has rooms of its own, so that it knows their heads.
 			for i := p; next.Add(1) <= int64(b.N); i = p + (i-p+publishers)%max(1, (rooms-p+publishers-1)/publishers*publishers) {
 				head := max(1, heads[i])
-				e := store.Event{Encoded: element(b, head+1, "user", "")}
+				e := store.Event{Encoded: element(head+1, "user", "")}
 				if dedupe {
 					e.Sender, e.ClientID = "user", fmt.Sprintf("%016x%08x", p, head)
 				}
@@ -116,7 +117,7 @@ func BenchmarkRead(b *testing.B) {
 	for _, l := range logs {
 		a := &store.Append{Expect: 1, Done: func(error) { wg.Done() }}
 		for o := range uint64(events) {
-			a.Events = append(a.Events, store.Event{Encoded: element(b, o+2, "user", "")})
+			a.Events = append(a.Events, store.Event{Encoded: element(o+2, "user", "")})
 		}
 		wg.Add(1)
 		l.Append(a)
@@ -133,4 +134,60 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)*events/time.Since(start).Seconds(), "events/s")
+}
+
+// BenchmarkBarePebble is what BenchmarkGroupCommit is measured against: the
+// same keys and sizes, put by one goroutine into one synced batch for all that
+// wait, and nothing else.
+func BenchmarkBarePebble(b *testing.B) {
+	for _, publishers := range []int{1, 64, 512} {
+		b.Run(fmt.Sprintf("publishers=%d", publishers), func(b *testing.B) { benchBare(b, publishers) })
+	}
+}
+
+func benchBare(b *testing.B, publishers int) {
+	b.Helper()
+	s := mustOpen(b, b.TempDir(), options(b)) // for its options; its committer idles
+	defer mustClose(b, s)
+	type publish struct {
+		room, offset uint64
+		value        []byte
+		done         chan struct{}
+	}
+	queue := make(chan publish, publishers)
+	var committer, all sync.WaitGroup
+	committer.Go(func() {
+		for p := range queue {
+			waiting := []publish{p}
+			for n := len(queue); n > 0; n-- {
+				waiting = append(waiting, <-queue)
+			}
+			batch := s.db.NewBatch()
+			for _, p := range waiting {
+				must(batch.Set(eventKey(p.room, p.offset), p.value, nil))
+			}
+			must(batch.Commit(db.Sync))
+			must(batch.Close())
+			for _, p := range waiting {
+				p.done <- struct{}{}
+			}
+		}
+	})
+	var next atomic.Int64
+	b.ReportAllocs()
+	b.ResetTimer()
+	start := time.Now()
+	for p := range publishers {
+		all.Go(func() {
+			done := make(chan struct{}, 1)
+			for o := uint64(1); next.Add(1) <= int64(b.N); o++ {
+				queue <- publish{uint64(p), o, element(o, "user", ""), done}
+				<-done
+			}
+		})
+	}
+	all.Wait()
+	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "events/s")
+	close(queue)
+	committer.Wait()
 }

@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,6 +55,7 @@ func TestDiskReserve(t *testing.T) {
 }
 
 func fillDisk(t *testing.T, reserve int64, total, want uint64) {
+	t.Helper()
 	mem := vfs.NewMem()
 	free := func(n uint64) {
 		mem.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: n, TotalBytes: total})
@@ -149,4 +151,56 @@ func TestRoomsAreForgotten(t *testing.T) {
 		t.Error("a room that is in use was forgotten")
 	}
 	fill(t, kept, 2)
+}
+
+// TestTrimLeavesNothing counts what is stored for a room that was trimmed.
+func TestTrimLeavesNothing(t *testing.T) {
+	o := options(t)
+	o.FS = vfs.NewMem()
+	s := mustOpen(t, "data", o)
+	defer mustClose(t, s)
+	l := logOf(t, s, "r")
+	fill(t, l, 100)
+	if _, err := l.Trim(t.Context(), store.Bounds{MaxEvents: 10}); err != nil {
+		t.Fatal(err)
+	}
+	for name, kind := range map[string]byte{"events": prefixEvent, "client ids": prefixClientID} {
+		n := 0
+		err := scan(s.db, []byte{kind}, []byte{kind + 1}, func(_, _ []byte) (bool, error) {
+			n++
+			return true, nil
+		})
+		if err != nil || n != 10 {
+			t.Errorf("%d %s are stored, %v; want 10", n, name, err)
+		}
+	}
+}
+
+// TestLargeAppend appends more at once than fits into a batch of Pebble's
+// usual kind.
+func TestLargeAppend(t *testing.T) {
+	o := options(t)
+	o.FS = vfs.NewMem()
+	s := mustOpen(t, "data", o)
+	l := logOf(t, s, "r")
+	a := &store.Append{Create: &store.Meta{Name: "r"}}
+	for i := range uint64(20) {
+		a.Events = append(a.Events, store.Event{Encoded: element(i+1, strings.Repeat("a", 1<<20), "")})
+	}
+	done := make(chan error, 1)
+	a.Done = func(err error) { done <- err }
+	l.Append(a)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	fill(t, l, 22)
+	for range 2 {
+		if p, err := l.Read(t.Context(), 0, 22, 1<<30, nil); err != nil || p.Last != 22 || len(p.Data) < 20<<20 {
+			t.Fatalf("read up to %d, %d bytes: %v", p.Last, len(p.Data), err)
+		}
+		mustClose(t, s)
+		s = mustOpen(t, "data", o)
+		l = logOf(t, s, "r")
+	}
+	mustClose(t, s)
 }

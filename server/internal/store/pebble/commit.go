@@ -65,7 +65,7 @@ func (c *committer) notify() {
 // commit decides about each write and makes those accepted durable.
 func (c *committer) commit(ops []op) group {
 	g := group{ops: ops, errs: make([]error, len(ops))}
-	b := &batch{c: c, db: c.s.db.NewBatch(), changed: make(map[*room]struct{})}
+	b := &batch{c: c, db: c.s.db.NewBatch()}
 	defer b.db.Close() // always nil
 	err := c.s.failedError()
 	if err == nil {
@@ -88,7 +88,7 @@ type batch struct {
 	c  *committer
 	db *db.Batch
 	// changed has the rooms to publish.
-	changed map[*room]struct{}
+	changed []*room
 	// members says by member key who is a member; absent: as in the database.
 	members map[string]bool
 	// sessions by id; nil: there is none; absent: as in the database.
@@ -110,6 +110,14 @@ func (b *batch) deleteRange(from, to []byte) { must(b.db.DeleteRange(from, to, n
 func must(err error) {
 	if err != nil {
 		panic(err)
+	}
+}
+
+// change notes that the truth of r is not what is published.
+func (b *batch) change(r *room) {
+	if !r.changed {
+		r.changed = true
+		b.changed = append(b.changed, r)
 	}
 }
 

@@ -71,6 +71,6 @@ func lockDir(fsys vfs.FS, dir string) (*db.Lock, error) {
 	if pathErr := (*os.PathError)(nil); errors.As(err, &pathErr) {
 		return nil, fmt.Errorf("store: data directory: %w", err)
 	}
-	return nil, fmt.Errorf("%w: %s: stop the server that uses it, or choose another directory (%v)",
+	return nil, fmt.Errorf("%w: %s: stop the server that uses it, or choose another directory (%w)",
 		store.ErrLocked, dir, err)
 }

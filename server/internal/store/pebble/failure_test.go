@@ -35,7 +35,7 @@ func appendOne(tb testing.TB, l *Log, expect uint64) error {
 	id := fmt.Sprint("c", expect+1)
 	a := &store.Append{
 		Expect: expect,
-		Events: []store.Event{{Encoded: element(tb, expect+1, "alice", id), Sender: "alice", ClientID: id}},
+		Events: []store.Event{{Encoded: element(expect+1, "alice", id), Sender: "alice", ClientID: id}},
 	}
 	if expect == 0 {
 		a.Create = &store.Meta{Name: l.room.name}
@@ -84,6 +84,7 @@ func TestP1_FailedSync(t *testing.T) {
 }
 
 func failSync(t *testing.T, n uint64) {
+	t.Helper()
 	mem := vfs.NewCrashableMem()
 	var broken atomic.Bool
 	injector := errorfs.InjectorFunc(func(op errorfs.Op) error {
@@ -144,8 +145,8 @@ func TestCorruptEvents(t *testing.T) {
 		"newest gone":  func(s *Store, l *Log) error { return s.db.Delete(eventKey(1, 5), nil) },
 		"cut off":      func(s *Store, l *Log) error { return s.db.Set(eventKey(1, 3), []byte{1, 2, 3}, nil) },
 		"nonsense":     func(s *Store, l *Log) error { return s.db.Set(eventKey(1, 3), []byte("12345678nonsense"), nil) },
-		"another one":  func(s *Store, l *Log) error { return s.db.Set(eventKey(1, 3), value(t, 4), nil) },
-		"from nowhere": func(s *Store, l *Log) error { return s.db.Set(eventKey(1, 3), value(t, 2), nil) },
+		"another one":  func(s *Store, l *Log) error { return s.db.Set(eventKey(1, 3), value(4), nil) },
+		"from nowhere": func(s *Store, l *Log) error { return s.db.Set(eventKey(1, 3), value(2), nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)
@@ -172,8 +173,8 @@ func TestCorruptEvents(t *testing.T) {
 }
 
 // value is the record of an event that claims to have that offset.
-func value(tb testing.TB, offset uint64) []byte {
-	return append(make([]byte, eventHeaderLen), element(tb, offset, "alice", "")...)
+func value(offset uint64) []byte {
+	return append(make([]byte, eventHeaderLen), element(offset, "alice", "")...)
 }
 
 // TestCorruptTable flips one bit after another of a table: reads return what

@@ -77,7 +77,7 @@ func FuzzSessionTimes(f *testing.F) {
 func FuzzRecords(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add([]byte("\x08\x01\x10\x02"))
-	f.Add(value(f, 1))
+	f.Add(value(1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if number, meta, err := decodeRoom("r", b); err == nil {
 			again, meta2, err := decodeRoom("r", encode(roomRecord(number, meta)))

@@ -49,7 +49,10 @@ func (l *Log) Append(a *store.Append) {
 }
 
 // acquire returns the newest view and the room's state in it.
-func (l *Log) acquire() (*view, *durable, error) {
+func (l *Log) acquire(ctx context.Context) (*view, *durable, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	v, err := l.s.acquireLocked()
@@ -61,10 +64,7 @@ func (l *Log) acquire() (*view, *durable, error) {
 
 // Read implements [store.Log].
 func (l *Log) Read(ctx context.Context, after, to uint64, maxBytes int, buf []byte) (store.Page, error) {
-	if err := ctx.Err(); err != nil {
-		return store.Page{}, err
-	}
-	v, d, err := l.acquire()
+	v, d, err := l.acquire(ctx)
 	if err != nil {
 		return store.Page{}, err
 	}
@@ -145,10 +145,7 @@ func (l *Log) corrupt(offset uint64, detail string) error {
 
 // Lookup implements [store.Log].
 func (l *Log) Lookup(ctx context.Context, sender, clientID string) (uint64, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	v, d, err := l.acquire()
+	v, d, err := l.acquire(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -165,10 +162,7 @@ func (l *Log) Lookup(ctx context.Context, sender, clientID string) (uint64, erro
 
 // Member implements [store.Log].
 func (l *Log) Member(ctx context.Context, user string) (store.Member, bool, error) {
-	if err := ctx.Err(); err != nil {
-		return store.Member{}, false, err
-	}
-	v, d, err := l.acquire()
+	v, d, err := l.acquire(ctx)
 	if err != nil {
 		return store.Member{}, false, err
 	}
@@ -185,13 +179,13 @@ func (l *Log) Member(ctx context.Context, user string) (store.Member, bool, erro
 
 // Members implements [store.Log].
 func (l *Log) Members(ctx context.Context, after string, limit int) ([]store.Member, error) {
-	v, d, err := l.acquire()
+	v, d, err := l.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer l.s.release(v)
 	if d.number == 0 || limit <= 0 {
-		return nil, ctx.Err()
+		return nil, nil
 	}
 	lower := memberKey(d.number, "")
 	upper := prefixEnd(lower)

@@ -1,8 +1,10 @@
 package pebble
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	db "github.com/cockroachdb/pebble/v2"
 )
@@ -12,12 +14,14 @@ type pebbleLogger struct{ s *Store }
 
 // Infof implements Pebble's Logger.
 func (l pebbleLogger) Infof(format string, args ...any) {
-	l.s.logger.Debug(fmt.Sprintf(format, args...))
+	if l.s.logger.Enabled(context.Background(), slog.LevelDebug) {
+		l.s.logger.Debug("pebble", "message", fmt.Sprintf(format, args...))
+	}
 }
 
 // Errorf implements Pebble's Logger.
 func (l pebbleLogger) Errorf(format string, args ...any) {
-	l.s.logger.Error(fmt.Sprintf(format, args...))
+	l.s.logger.Error("pebble", "message", fmt.Sprintf(format, args...))
 }
 
 // Fatalf implements Pebble's Logger. Pebble calls it where it cannot go on,

@@ -95,7 +95,8 @@ func (q *queue) next() (ops []op, closed bool) {
 	ops = q.ops[:n:n]
 	q.bytes -= bytes
 	if q.ops = q.ops[n:]; len(q.ops) == 0 {
-		q.ops = nil // ops is the notifier's now
+		// ops is the notifier's now. The next batch is likely to be as large.
+		q.ops = make([]op, 0, n)
 	}
 	return ops, q.closed
 }

@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -24,6 +25,9 @@ type room struct {
 	// truth includes what is not durable yet. Owned by the committer once
 	// loaded.
 	truth truth
+	// changed: truth is to be published with the next view. Owned by the
+	// committer.
+	changed bool
 	// durable is what readers know. Stored under Store.mu, together with
 	// Store.view.
 	durable atomic.Pointer[durable]
@@ -121,7 +125,8 @@ func (s *Store) forgetRoom(r *room) {
 // loadRoom reads the room's state. Nothing of the room can be queued: a queued
 // write would have kept the former state alive, and found.
 func (s *Store) loadRoom(r *room) error {
-	v, err := s.acquire()
+	// Not the context of one caller: all who open the room wait for this load.
+	v, err := s.acquire(context.Background())
 	if err != nil {
 		return err
 	}

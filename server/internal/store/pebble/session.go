@@ -37,10 +37,7 @@ func (s *Store) do(ctx context.Context, o op, w awaited) error {
 
 // Session implements [store.Store].
 func (s *Store) Session(ctx context.Context, id string) (store.Session, error) {
-	if err := ctx.Err(); err != nil {
-		return store.Session{}, err
-	}
-	v, err := s.acquire()
+	v, err := s.acquire(ctx)
 	if err != nil {
 		return store.Session{}, err
 	}
@@ -66,7 +63,7 @@ func readSession(r db.Reader, id string) (s store.Session, ok bool, err error) {
 
 // Sessions implements [store.Store].
 func (s *Store) Sessions(ctx context.Context, user string) ([]store.Session, error) {
-	v, err := s.acquire()
+	v, err := s.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +90,7 @@ func (s *Store) Sessions(ctx context.Context, user string) ([]store.Session, err
 
 // Positions implements [store.Store].
 func (s *Store) Positions(ctx context.Context, id string) ([]store.Position, error) {
-	v, err := s.acquire()
+	v, err := s.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}

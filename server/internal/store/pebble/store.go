@@ -234,20 +234,20 @@ func (s *Store) close() error {
 
 // Rooms implements [store.Store].
 func (s *Store) Rooms(ctx context.Context, after string, limit int) ([]string, error) {
-	v, err := s.acquire()
+	v, err := s.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer s.release(v)
+	if limit <= 0 {
+		return nil, nil
+	}
 	lower := roomKey("")
 	upper := prefixEnd(lower)
 	if after != "" {
 		lower = keyAfter(roomKey(after))
 	}
 	var names []string
-	if limit <= 0 {
-		return nil, nil
-	}
 	err = scan(v.snap, lower, upper, func(key, _ []byte) (bool, error) {
 		names = append(names, string(key[1:]))
 		return len(names) < limit, ctx.Err()
@@ -257,7 +257,7 @@ func (s *Store) Rooms(ctx context.Context, after string, limit int) ([]string, e
 
 // UserRooms implements [store.Store].
 func (s *Store) UserRooms(ctx context.Context, user string) ([]store.UserRoom, uint64, error) {
-	v, err := s.acquire()
+	v, err := s.acquire(ctx)
 	if err != nil {
 		return nil, 0, err
 	}

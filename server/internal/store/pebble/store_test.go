@@ -13,6 +13,7 @@ import (
 
 // options are what tests use unless they are about the options.
 func options(tb testing.TB) Options {
+	tb.Helper()
 	return Options{
 		Logger:     slog.New(slog.DiscardHandler),
 		CacheBytes: 1 << 20,
@@ -39,6 +40,7 @@ func mustClose(tb testing.TB, s *Store) {
 
 // onDisk is a Harness with a real directory.
 func onDisk(tb testing.TB) storetest.Harness {
+	tb.Helper()
 	dir := tb.TempDir()
 	s := mustOpen(tb, dir, options(tb))
 	tb.Cleanup(func() { mustClose(tb, s) })
@@ -55,6 +57,7 @@ func onDisk(tb testing.TB) storetest.Harness {
 // inMemory is a Harness whose power can be cut. percent is the chance of data
 // that was not synced to be there afterwards.
 func inMemory(tb testing.TB, o Options, percent int) storetest.Harness {
+	tb.Helper()
 	fs := vfs.NewCrashableMem()
 	rng := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	o.FS = fs
@@ -85,7 +88,10 @@ func TestOnDisk(t *testing.T) {
 }
 
 func TestInMemory(t *testing.T) {
-	storetest.Run(t, func(tb testing.TB) storetest.Harness { return inMemory(tb, options(tb), 0) })
+	storetest.Run(t, func(tb testing.TB) storetest.Harness {
+		tb.Helper()
+		return inMemory(tb, options(tb), 0)
+	})
 }
 
 func TestModel(t *testing.T) {

@@ -26,20 +26,20 @@ func (l *Log) Trim(ctx context.Context, r store.Bounds) (store.State, error) {
 // firstWithin returns the oldest offset that is within the bounds of number
 // and of bytes; head + 1 if none is.
 func (l *Log) firstWithin(ctx context.Context, r store.Bounds) (uint64, error) {
-	v, d, err := l.acquire()
+	v, d, err := l.acquire(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer l.s.release(v)
 	if d.number == 0 {
-		return 0, ctx.Err()
+		return 0, nil
 	}
 	head, keep := d.state.Head, d.state.Oldest
 	if r.MaxEvents > 0 && head-keep+1 > r.MaxEvents {
 		keep = head - r.MaxEvents + 1
 	}
 	if r.MaxBytes == 0 || keep > head {
-		return keep, ctx.Err()
+		return keep, nil
 	}
 	return l.firstWithinBytes(ctx, v.snap, d.number, keep, head, r.MaxBytes)
 }
@@ -93,10 +93,7 @@ func (l *Log) trimStep(ctx context.Context, keep uint64, since time.Time) (more 
 
 // planTrim collects a step; nil if there is nothing to remove.
 func (l *Log) planTrim(ctx context.Context, keep uint64, since time.Time) (*trimOp, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	v, d, err := l.acquire()
+	v, d, err := l.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +149,7 @@ func (o *trimOp) apply(b *batch) error {
 		b.delete(key)
 	}
 	t.oldest = o.oldest
-	b.changed[o.room] = struct{}{}
+	b.change(o.room)
 	// The floor and the last offset, so that readers never walk over what was
 	// removed and offsets never restart.
 	b.putTail(t)

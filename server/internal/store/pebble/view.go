@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -19,7 +20,10 @@ type view struct {
 }
 
 // acquire returns the newest view, to be released by the caller.
-func (s *Store) acquire() (*view, error) {
+func (s *Store) acquire(ctx context.Context) (*view, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.acquireLocked()
@@ -53,13 +57,14 @@ func (s *Store) drop(v *view) {
 // publish makes everything committed until now the newest view, and with it,
 // in one step, the states of the rooms that changed: a reader that has both
 // under the lock has two that agree.
-func (s *Store) publish(version uint64, changed map[*room]struct{}) {
+func (s *Store) publish(version uint64, changed []*room) {
 	v := &view{snap: s.db.NewSnapshot(), version: version, refs: 1}
 	s.mu.Lock()
 	old := s.view
 	s.view = v
-	for r := range changed {
+	for _, r := range changed {
 		r.durable.Store(r.truth.publish())
+		r.changed = false
 	}
 	s.mu.Unlock()
 	if old != nil {
