@@ -107,13 +107,13 @@ func (v *violations) token(token string) (after string) {
 	if token == "" {
 		return ""
 	}
-	raw, ok := strings.CutPrefix(token, tokenPrefix)
-	b, err := base64.RawURLEncoding.Strict().DecodeString(raw)
-	if !ok || err != nil || name.CheckUser(string(b)) != nil {
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(token, tokenPrefix))
+	after = string(b)
+	if err != nil || pageToken(after) != token || name.CheckUser(after) != nil {
 		v.add("page_token", "is not one that the server gave out (next_page_token)")
 		return ""
 	}
-	return string(b)
+	return after
 }
 
 // ListEvents implements ChatService.

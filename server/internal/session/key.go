@@ -52,7 +52,7 @@ func checkKey(key, user string) error {
 		return ErrKeyMalformed
 	}
 	raw, err := keyEncoding.DecodeString(key[len(keyPrefix):])
-	if err != nil {
+	if err != nil || len(raw) != secretLen+tagLen { // line breaks do not count
 		return ErrKeyMalformed
 	}
 	if subtle.ConstantTimeCompare(raw[secretLen:], keyTag(raw[:secretLen], user)) != 1 {
