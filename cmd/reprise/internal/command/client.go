@@ -90,7 +90,7 @@ func (f *clientFlags) explain(err error) error {
 	var answer *reprise.Error
 	switch {
 	case errors.Is(err, reprise.ErrRoomNotFound):
-		message += fmt.Sprintf("\n%s is not a member of it, or there is no such room. Join it with: %s rooms join ROOM", f.user, self())
+		message = fmt.Sprintf("there is no such room, or %s is not a member of it\nJoin it with: %s rooms join ROOM", f.user, self())
 	case errors.Is(err, reprise.ErrUnauthenticated):
 		message += "\nSay who you are with --user, or give a credential in $REPRISE_TOKEN."
 	case errors.Is(err, reprise.ErrSessionNotFound):

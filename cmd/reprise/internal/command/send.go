@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,9 +26,13 @@ type sendFlags struct {
 
 // sent is a receipt as --json prints it.
 type sent struct {
-	Room        string `json:"room"`
-	Incarnation string `json:"incarnation"`
-	Offset      uint64 `json:"offset"`
+	Room        string    `json:"room"`
+	Incarnation string    `json:"incarnation"`
+	Offset      uint64    `json:"offset"`
+	Time        time.Time `json:"time"`
+	ClientID    string    `json:"client_id"`
+	// Duplicate says that the message was there already: nothing was added.
+	Duplicate bool `json:"duplicate"`
 }
 
 func newSend(std Streams) *cobra.Command {
@@ -74,12 +79,20 @@ func (f *sendFlags) run(cmd *cobra.Command, args []string, std Streams) error {
 		if err != nil {
 			return err
 		}
-		if f.asJSON {
-			return writeJSON(std.Out, sent{receipt.Room, receipt.Incarnation, receipt.Offset})
-		}
-		_, err = fmt.Fprintf(std.Out, "sent: %s %d\n", receipt.Room, receipt.Offset)
-		return err
+		return f.report(std, receipt)
 	})
+}
+
+func (f *sendFlags) report(std Streams, r reprise.Receipt) error {
+	if f.asJSON {
+		return writeJSON(std.Out, sent{r.Room, r.Incarnation, r.Offset, r.Time.UTC(), r.ClientID, r.Duplicate})
+	}
+	what := "sent"
+	if r.Duplicate {
+		what = "was sent before"
+	}
+	_, err := fmt.Fprintf(std.Out, "%s: %s %d\n", what, r.Room, r.Offset)
+	return err
 }
 
 // message returns the text to send: the argument, or standard input.

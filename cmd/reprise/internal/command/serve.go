@@ -118,24 +118,24 @@ func serve(ctx context.Context, srv *server.Server, grpcListener, httpListener n
 	var failed error
 	select {
 	case <-ctx.Done():
+		log.Info("draining; a second signal exits at once", "timeout", timeout.String())
 	case <-srv.Failed():
 		failed = errors.New("the store failed; see the log. What was acknowledged is on disk: start again to recover it")
-	case err := <-served:
-		// It cannot go on; close what it holds.
-		served <- err
-		failed = err
+	case failed = <-served:
+		served <- nil // for the wait below
 	}
-	log.Info("draining; a second signal exits at once", "timeout", timeout.String())
 	// Not the ended ctx: the drain has its own time.
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	switch err := srv.Shutdown(drain); {
-	case errors.Is(err, context.DeadlineExceeded):
+	err := srv.Shutdown(drain)
+	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn("clients that ignored the drain were cut off", "error", err)
-	case err != nil:
-		return errors.Join(failed, err)
+		err = nil
 	}
-	if err := errors.Join(failed, <-served); err != nil {
+	// What Serve says after it was told to stop, perhaps before it had begun,
+	// is no failure.
+	_ = <-served
+	if err := errors.Join(failed, err); err != nil {
 		return err
 	}
 	log.Info("drained")

@@ -31,8 +31,12 @@ func TestSendAndTail(t *testing.T) {
 	}
 	first := objects[sent](t, alice.ok("", "send", "lobby", "hello", "--json", "--client-id", "c1"))[0]
 	again := objects[sent](t, alice.ok("", "send", "lobby", "hello", "--json", "--client-id", "c1"))[0]
-	if first.Room != "lobby" || first.Offset == 0 || first != again {
+	if first.Room != "lobby" || first.Offset == 0 || first.Duplicate || !again.Duplicate ||
+		again.Offset != first.Offset || !again.Time.Equal(first.Time) || again.ClientID != "c1" {
 		t.Errorf("one client id, and the receipts %+v and %+v", first, again)
+	}
+	if out := alice.ok("", "send", "lobby", "hello", "--client-id", "c1"); out != fmt.Sprintf("was sent before: lobby %d\n", first.Offset) {
+		t.Error(out)
 	}
 	if r := alice.run("", "send", "lobby", "something else", "--client-id", "c1"); r.code != exitFailure || !strings.Contains(r.err, "client_id") {
 		t.Errorf("a client id for another text: exit code %d\n%s", r.code, r.err)
