@@ -113,7 +113,7 @@ export class LogView {
   }
 
   #pendingFoot(send: StoredSend, item: HTMLElement): HTMLElement {
-    if (send.failed === undefined) return el("span", "foot", send.offset === undefined ? "Sending…" : "Sent");
+    if (send.failed === undefined) return el("span", "foot", send.offset === undefined ? "Not sent yet" : "Sent");
     item.classList.add("failed");
     return el(
       "span",

@@ -475,7 +475,7 @@ export class Session implements Owner {
     if (!this.#connection.attached) return;
     for (const { clientId, room, text } of this.#outbox.take(this.#env.now())) {
       const frame = { case: "sendMessage", value: { room, text, clientId } } as const;
-      this.#connection.send({ requestId: `m/${clientId}`, frame });
+      this.#connection.send({ requestId: `m:${clientId}`, frame });
     }
   }
 
@@ -484,7 +484,7 @@ export class Session implements Owner {
     if (name === "idle" || name === "closed") {
       return Promise.reject(new ConnectError("not connected", Code.Unavailable));
     }
-    const requestId = `r/${++this.#requestCount}`;
+    const requestId = `r:${++this.#requestCount}`;
     const whole = { ...frame, requestId };
     return new Promise((resolve, reject) => {
       this.#requests.set(requestId, { frame: whole, resolve, reject });
@@ -515,7 +515,7 @@ export class Session implements Owner {
       this.#env.after(millis(retryAfter) || resendMs, () => {
         if (this.#requests.has(requestId)) this.#connection.send(request.frame);
       });
-    } else if (requestId.startsWith("m/")) {
+    } else if (requestId.startsWith("m:")) {
       this.#sendRefused(requestId.slice(2), error, reason, millis(retryAfter) || resendMs);
     } else {
       // Acks alone carry no id, and are not refused while they arrive.
