@@ -88,8 +88,8 @@ func (n *node) dial() {
 	n.ChatServiceClient = reprisev1.NewChatServiceClient(n.conn)
 }
 
-func dial(addr string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func dial(addr string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient(addr, append(more, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 }
 
 // stop disconnects the clients and shuts the server down.

@@ -153,7 +153,12 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
 	s.health.SetServingStatus(reprisev1.ChatService_ServiceDesc.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	var g errgroup.Group
-	g.Go(func() error { return s.grpc.Serve(grpcListener) })
+	g.Go(func() error {
+		if err := s.grpc.Serve(grpcListener); !errors.Is(err, grpc.ErrServerStopped) {
+			return err
+		}
+		return nil // Shutdown came first
+	})
 	g.Go(func() error { return s.gateway.Serve(httpListener) })
 	return g.Wait()
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/gateway/webtest"
@@ -39,7 +41,7 @@ func TestFloodIsBounded(t *testing.T) {
 			return err
 		}
 		<-s.Context().Done() // busy: receives no more
-		cause <- context.Cause(s.Context())
+		cause <- context.Cause(callOf(s.Context()).ctx)
 		return nil
 	}}, func(o *Options) { o.StallTimeout = 700 * time.Millisecond })
 	small := webtest.PrefixedBytes(make([]byte, 123))
@@ -325,4 +327,62 @@ func TestEventsAreBatched(t *testing.T) {
 	} else {
 		t.Logf("%d websocket messages for %d events", n, events)
 	}
+}
+
+// While nobody reads, because the bound on input is reached, the websocket
+// library does not return from a write that has failed.
+func TestFloodThatReadsNothing(t *testing.T) {
+	f := start(t, &chat{onConnect: func(s grpc.BidiStreamingServer[reprisev1.ClientFrame, reprisev1.ServerFrame]) error {
+		for {
+			if err := s.Send(event(1, 1024)); err != nil {
+				return err
+			}
+			if s.Context().Err() != nil {
+				return nil
+			}
+		}
+	}}, func(o *Options) { o.StallTimeout, o.WriteTimeout = 2*time.Second, 500*time.Millisecond })
+	r := upgraded(t, f)
+	small := webtest.Frame(webtest.OpBinary, append([]byte{0}, webtest.PrefixedBytes(make([]byte, 123))...))
+	_ = r.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	for {
+		if _, err := r.Write(small); err != nil {
+			break
+		}
+	}
+	eventually(t, "the call has ended", func() bool { return f.calls.count() == 0 && f.conns.tally.count() == 0 })
+}
+
+// The handler returns while the bound on input is reached: the status arrives
+// all the same, and a peer that vanishes then leaves nothing.
+func TestHandlerReturnsDuringAFlood(t *testing.T) {
+	f := start(t, &chat{onConnect: func(s grpc.BidiStreamingServer[reprisev1.ClientFrame, reprisev1.ServerFrame]) error {
+		in := callOf(s.Context()).in
+		for !in.full() {
+			time.Sleep(time.Millisecond)
+		}
+		return status.Error(codes.PermissionDenied, "enough")
+	}}, func(o *Options) { o.CloseTimeout = 500 * time.Millisecond })
+	w, err := webtest.DialWebsocket(ctxOf(t), f.base, connect, webtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for range 200 {
+		if err := w.SendMessage(frame("flood")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Recv(&reprisev1.ServerFrame{}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("got %v, want PERMISSION_DENIED", err)
+	}
+	r := upgraded(t, f) // never answers the Close
+	flood := webtest.Frame(webtest.OpBinary, append([]byte{0}, webtest.Prefixed(frame("flood"))...))
+	for range 200 {
+		if _, err := r.Write(flood); err != nil {
+			break
+		}
+	}
+	w.Close()
+	eventually(t, "both calls have ended", func() bool { return f.calls.count() == 0 && f.conns.tally.count() == 0 })
 }

@@ -74,8 +74,8 @@ func TestShutdownCutsWhatIsLeft(t *testing.T) {
 	var f *fixture
 	block := func(ctx context.Context) error {
 		<-ctx.Done()
-		if !errors.Is(context.Cause(ctx), errShutdown) {
-			t.Errorf("a handler's context ended with %v", context.Cause(ctx))
+		if cause := context.Cause(callOf(ctx).ctx); !errors.Is(cause, errShutdown) {
+			t.Errorf("a call ended with %v, want %v", cause, errShutdown)
 		}
 		return ctx.Err()
 	}

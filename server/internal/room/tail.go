@@ -4,9 +4,11 @@ import "sort"
 
 const (
 	// chunkMin and chunkMax bound the size of a chunk: a quiet room holds
-	// little, a busy one few chunks.
+	// little, and a reader that is stalled, whose transport holds on to the
+	// chunks of up to 80 KiB of frames, keeps at most four of them from the
+	// garbage collector.
 	chunkMin = 2 << 10
-	chunkMax = 256 << 10
+	chunkMax = 32 << 10
 	// tailMax bounds a room's tail: what a reader that fell behind further
 	// than that lacks comes from the store.
 	tailMax = 1 << 20

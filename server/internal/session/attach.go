@@ -220,14 +220,9 @@ func (c *Candidate) Commit(ctx context.Context, h Holder, seen uint64, named, ga
 	rec.Keys = mint(c.keys, key, rec.Attach)
 	rec.Seen = seen
 	rec.Attached = time.Now()
-	if len(named) > 0 {
+	if len(named) > 0 { // newer than any checkpoint; of a gained room the client holds nothing yet
 		rec.Checkpoint = s.checkpoint + 1
 	}
-	for i := range named {
-		named[i].Checkpoint = rec.Checkpoint
-	}
-	// The client holds nothing yet of a room it has gained, so that position is
-	// newer than no checkpoint.
 	changed := slices.Concat(named, gained)
 	s.mu.Unlock()
 	// Not to be left half-way when the client goes away meanwhile.
@@ -273,9 +268,6 @@ func (g *Registry) Create(ctx context.Context, h Holder, user string, seen uint6
 	rec := store.Session{
 		ID: newID(), User: user, Attach: 1, Keys: mint(nil, key, 1),
 		Created: now, Attached: now, Seen: seen, Checkpoint: 1,
-	}
-	for i := range ps {
-		ps[i].Checkpoint = 1
 	}
 	if err := g.store.PutSession(context.WithoutCancel(ctx), rec, ps); err != nil {
 		return nil, err

@@ -1,0 +1,174 @@
+package server_test
+
+import (
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server"
+)
+
+// Readers that stop reading hold up nobody, cost a bounded amount of memory,
+// and lose nothing when they read again. They stop one after another, which is
+// when each of them could hold on to another part of the room's tail.
+func TestP6_StalledReaders(t *testing.T) {
+	const stalled, clientSide, perReader = 200, 64 << 10, 128 << 10
+	n := serve(t)
+	n.join("alice", "busy")
+	n.join("bob", "busy")
+	lively := n.open("bob", &reprisev1.OpenRequest{}).caughtUp()
+	conns := make([]*grpc.ClientConn, stalled)
+	for i := range conns {
+		// What the client's side of a connection takes in unread is counted with
+		// it, and must not grow.
+		c, err := dial(n.addr, grpc.WithStaticStreamWindowSize(clientSide), grpc.WithStaticConnWindowSize(clientSide))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns[i] = c
+	}
+	own := n.conn
+	attach := func(i int) *stream {
+		n.conn = conns[i]
+		defer func() { n.conn = own }()
+		if i%10 == 0 { // a user has so many sessions only
+			return n.open("alice", &reprisev1.OpenRequest{}).caughtUp()
+		}
+		head := n.room("bob", "busy").GetHead()
+		return n.tail("alice", &reprisev1.TailRequest{Room: "busy", After: head, Follow: true}).caughtUp()
+	}
+	var streams []*stream
+	for i := range stalled / 2 {
+		streams = append(streams, attach(i))
+	}
+	before := heap()
+	var worst time.Duration
+	for round := range 20 {
+		n.fill("alice", "busy", 100, 1000)
+		for range 5 {
+			streams = append(streams, attach(len(streams)))
+		}
+		began := time.Now()
+		sent := n.say("alice", "busy", "now")
+		lively.reach("busy", sent.GetOffset())
+		if round > 0 {
+			worst = max(worst, time.Since(began))
+		}
+	}
+	n.fill("alice", "busy", 1500, 1000) // the tail has moved on from all of them
+	grown := heap() - before - 4<<20    // the tail, the lively reader's events and Pebble aside
+	t.Logf("%d bytes a stalled reader, client side included; the lively one waited for %v at most", grown/stalled, worst)
+	if grown > stalled*(perReader+clientSide) {
+		t.Errorf("%d bytes a stalled reader, want at most %d", grown/stalled, perReader+clientSide)
+	}
+	if worst > 2*time.Second {
+		t.Errorf("a reader that reads waited for %v", worst)
+	}
+	head := n.room("bob", "busy").GetHead()
+	var wg sync.WaitGroup
+	for i := 0; i < stalled; i += 5 {
+		s := streams[i]
+		from := s.rooms["busy"].last
+		wg.Go(func() {
+			for s.rooms["busy"].last < head {
+				if _, err := s.recv(); err != nil {
+					t.Errorf("reader %d at %d of %d: %v", i, s.rooms["busy"].last, head, err)
+					return
+				}
+			}
+			if got := uint64(len(s.rooms["busy"].offsets)); got != head-from {
+				t.Errorf("reader %d got %d events of %d", i, got, head-from)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func heap() int {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc + m.StackInuse)
+}
+
+// A window pauses its own stream and drops nothing; acknowledging resumes it.
+func TestP6_WindowPausesAndResumes(t *testing.T) {
+	const window = 16 << 10
+	n := serve(t)
+	n.join("alice", "a", "b")
+	s := n.connect("alice", &reprisev1.OpenRequest{Window: window}).caughtUp()
+	if s.welcome.GetWindow() != window {
+		t.Errorf("Welcome %v", s.welcome)
+	}
+	other := n.open("alice", &reprisev1.OpenRequest{}).caughtUp()
+	n.fill("alice", "a", 200, 500)
+	n.fill("alice", "b", 200, 500)
+	other.reach("a", 202)
+	other.reach("b", 202)
+	unacked := 0
+	frames := make(chan *frame)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for {
+			f, err := s.recv()
+			if err != nil {
+				return
+			}
+			frames <- f
+		}
+	}()
+	take := func() bool { // everything until nothing comes
+		took := false
+		for {
+			select {
+			case f := <-frames:
+				for _, e := range rawEvents(f.raw) {
+					unacked += len(e)
+					took = true
+				}
+			case <-time.After(300 * time.Millisecond):
+				return took
+			}
+		}
+	}
+	pauses := 0
+	for s.rooms["a"].last < 202 || s.rooms["b"].last < 202 {
+		if !take() {
+			t.Fatalf("paused for good at %d and %d", s.rooms["a"].last, s.rooms["b"].last)
+		}
+		if unacked > window+1000 {
+			t.Fatalf("%d bytes are unacknowledged, the window is %d", unacked, window)
+		}
+		pauses++
+		s.ack(s.position("a"), s.position("b"))
+		unacked = 0
+	}
+	if pauses < 5 {
+		t.Errorf("paused %d times", pauses)
+	}
+	s.held("a", 2, 202)
+	s.held("b", 2, 202)
+	s.hangUp()
+	<-over
+}
+
+// A client that never answers a Heartbeat keeps its stream.
+func TestP6_SilenceEndsNothing(t *testing.T) {
+	n := serve(t, func(o *server.Options) { o.Heartbeat = 5 * time.Millisecond })
+	n.join("alice", "lobby")
+	s := n.open("alice", &reprisev1.OpenRequest{}).caughtUp()
+	for beats := 0; beats < 50; {
+		if s.next().GetHeartbeat() != nil {
+			beats++
+		}
+	}
+	n.say("alice", "lobby", "still there")
+	s.reach("lobby", 3)
+}
