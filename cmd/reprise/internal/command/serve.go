@@ -134,7 +134,9 @@ func serve(ctx context.Context, srv *server.Server, grpcListener, httpListener n
 	}
 	// What Serve says after it was told to stop, perhaps before it had begun,
 	// is no failure.
-	_ = <-served
+	if err := <-served; err != nil {
+		log.Debug("serving ended", "error", err)
+	}
 	if err := errors.Join(failed, err); err != nil {
 		return err
 	}
