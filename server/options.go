@@ -38,8 +38,12 @@ type Retention = store.Retention
 // Options configure a Server. The zero value of every field but Dir is a
 // default for one machine.
 type Options struct {
-	// Dir is the data directory; it is made if it is not there. Required.
+	// Dir is the data directory; it is made if it is not there. Required,
+	// unless Store is given.
 	Dir string
+	// Store is the engine to serve from, which the server then owns; for other
+	// engines of this module and its tests. Default: the embedded one in Dir.
+	Store store.Store
 	// Verifier says who a caller is. Default: the development identity, which
 	// believes "Bearer dev:NAME" and makes Serve refuse any listener that is
 	// not on loopback.
@@ -105,7 +109,7 @@ type Limits struct {
 }
 
 func (o Options) withDefaults() (Options, error) {
-	if o.Dir == "" {
+	if o.Dir == "" && o.Store == nil {
 		return o, errors.New("server: Options.Dir is required")
 	}
 	if o.Verifier == nil {

@@ -49,13 +49,15 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	mode := pebble.SyncAlways
-	if o.NoSync {
-		mode = pebble.SyncNever
-	}
-	st, err := pebble.Open(o.Dir, pebble.Options{Logger: o.Logger, Reserve: o.DiskReserve, Sync: mode})
-	if err != nil {
-		return nil, err
+	st := o.Store
+	if st == nil {
+		mode := pebble.SyncAlways
+		if o.NoSync {
+			mode = pebble.SyncNever
+		}
+		if st, err = pebble.Open(o.Dir, pebble.Options{Logger: o.Logger, Reserve: o.DiskReserve, Sync: mode}); err != nil {
+			return nil, err
+		}
 	}
 	s, err := assemble(o, st)
 	if err != nil {
