@@ -79,8 +79,14 @@ func (r *run) deliverEvents(ctx context.Context, a *attachment, f *reprisev1.Eve
 	return nil
 }
 
-// isLive reports whether a room has caught up on a.
-func (a *attachment) isLive(room string) bool { return a.caughtUp || a.roomCaughtUp[room] }
+// isLive reports whether a room has caught up on a. A room that was joined
+// later replays after all the others have caught up.
+func (a *attachment) isLive(room string) bool {
+	if up, named := a.roomCaughtUp[room]; named {
+		return up
+	}
+	return a.caughtUp
+}
 
 // replayed counts an event of a replay, or one that came twice. A status line
 // does not need each of them.
@@ -144,6 +150,7 @@ func (r *run) deliverRoom(ctx context.Context, a *attachment, f *reprisev1.RoomS
 	}
 	r.book.opened(a, position)
 	r.saver.handled(0)
+	a.roomCaughtUp[name] = false
 	if a.caughtUp { // a room joined since; those before are in Welcome.rooms
 		r.c.state.update(func(s *State) { s.Rooms++ })
 	}
@@ -177,7 +184,7 @@ func (r *run) deliverCaughtUp(ctx context.Context, a *attachment, f *reprisev1.C
 		return nil
 	}
 	a.caughtUp = true
-	a.roomCaughtUp = nil
+	clear(a.roomCaughtUp) // the rooms that were named, and those that were not
 	r.c.state.update(func(s *State) {
 		if s.Phase == Replaying && s.Attach == a.welcome.GetAttach() {
 			s.Phase, s.Attempt, s.Err = Live, 0, nil
