@@ -116,7 +116,12 @@ export class Chat {
     if (!log) return;
     const fromEnd = scroll.scrollHeight - scroll.scrollTop;
     const first = byId("log").firstElementChild;
+    const list = byId("log");
+    // Another room's lines are not news to be read out.
+    list.ariaBusy = String(list.dataset["room"] !== log.name);
+    list.dataset["room"] = log.name;
     this.#log.draw(log, this.#session.pending(log.name));
+    list.ariaBusy = "false";
     byId("earlier").hidden = log.start === 0n || log.exhausted;
     if (this.#atEnd) this.#toEnd();
     // Lines that came in above do not move what is being read.

@@ -267,6 +267,7 @@ export function stage({ bfcache = false } = {}) {
     const stored = await it.server.messages(user, room);
     assert.deepEqual(await tab.messages(), stored);
     assert.deepEqual(tab.problems, []);
+    assert.equal(await tab.count("#notices .notice"), 0);
   };
   return it;
 }

@@ -23,17 +23,23 @@ const provenMs = 10_000;
 /** How long a stream may take to end after goodbye. */
 const byeMs = 1_000;
 
+/** How to attach. */
+export interface Attach {
+  readonly frame: FirstFrame;
+  /** Whether it relies on a checkpoint that the server may not know. */
+  readonly withCheckpoint: boolean;
+}
+
 /** What a connection asks of the session it serves. */
 export interface Owner {
   /** Called before each attempt. */
   prepare(): Promise<void>;
   /** The credentials for an attempt. */
   headers(): Promise<HeadersInit>;
-  /** The frame to attach with, and whether it relies on a checkpoint. */
-  first(): { readonly frame: FirstFrame; readonly withCheckpoint: boolean };
+  first(): Attach;
   /** The server does not know the checkpoint. */
   forgetCheckpoint(): void;
-  welcomed(attachment: Attachment, welcome: Welcome): void;
+  welcomed(welcome: Welcome): void;
   /**
    * A frame of the current attachment, or a Receipt or Fault of a retired
    * one. Returns what is wrong with it, if it breaks the protocol.
@@ -213,7 +219,7 @@ export class Connection {
     this.#refreshed = false;
     this.#carrier.welcomed(attachment.dial);
     if (moved) this.#owner.detached();
-    this.#owner.welcomed(attachment, frame.value);
+    this.#owner.welcomed(frame.value);
     // A move is nobody's business: the state stays as it was.
     if (this.#state.name === "connecting") {
       this.#change({ name: "replaying", toReplay: Number(frame.value.eventsToReplay) });

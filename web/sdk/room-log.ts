@@ -96,13 +96,13 @@ export class RoomLog {
   }
 
   /** Takes what of a run of events is new. */
-  accept(events: Events, replayed: boolean): Verdict {
+  accept(incarnation: string, events: readonly Event[], replayed: boolean): Verdict {
     let verdict: Verdict = "held";
-    for (const event of events.events) {
-      if (this.#place.holds(events.incarnation, event.offset)) continue;
+    for (const event of events) {
+      if (this.#place.holds(incarnation, event.offset)) continue;
       if (event.after !== this.#place.offset || event.offset <= this.#place.offset) return "hole";
       this.#entries.push(entryOf(event, replayed));
-      this.#place = this.#place.advance(events.incarnation, event.offset);
+      this.#place = this.#place.advance(incarnation, event.offset);
       verdict = "new";
     }
     if (this.#entries.length > maxEntries) this.#entries.splice(0, cutBy);

@@ -147,7 +147,7 @@ export class FakeServer {
 
   /** Dies: every stream ends without a word. */
   crash(): void {
-    for (const link of this.links) link.drop();
+    for (const link of this.links) link.lose();
   }
 
   /** Starts again, on what it has stored. */
@@ -204,8 +204,14 @@ export class FakeLink implements Link {
     this.frames.fail(new ConnectError("canceled", Code.Canceled));
   }
 
-  /** The network is cut. */
-  drop(error: unknown = new ConnectError("lost", Code.Unavailable)): void {
+  /** The network is cut: what has not been read is lost. */
+  lose(): void {
+    this.closed = true;
+    void this.frames.return();
+  }
+
+  /** The stream ends with an error, after what was sent. */
+  drop(error: unknown): void {
     this.closed = true;
     this.frames.fail(error);
   }

@@ -58,7 +58,7 @@ export class Page {
     // The old page's objects live on here; what they write goes nowhere.
     const storage = this.tab.storage.copy();
     this.tab.close();
-    for (const link of this.links) link.drop();
+    for (const link of this.links) link.lose();
     return await new Page(this.tab.world.tab(storage), this.server, this.user).connect();
   }
 

@@ -30,7 +30,9 @@ class Story {
     [15, () => this.write()],
     [10, () => this.server.last.deliver(Math.floor(this.random() * 3))],
     [8, () => (this.server.automatic = !this.server.automatic)],
-    [6, () => this.server.last.drop()],
+    [6, () => this.server.last.lose()],
+    [4, () => this.writeAndLose(0)],
+    [4, () => this.writeAndLose(2)],
     [4, () => (this.server.refuse = this.server.refuse ? undefined : () => new ConnectError("down", Code.Unavailable))],
     [4, () => this.server.restart()],
     [4, () => this.reload(false)],
@@ -64,6 +66,13 @@ class Story {
     const text = `a${++this.#texts}`;
     this.written.push(text);
     this.page.session.send("lobby", text);
+  }
+
+  /** The network is cut a moment after a message was sent. */
+  async writeAndLose(turns: number): Promise<void> {
+    this.write();
+    for (let i = 0; i < turns; i++) await Promise.resolve();
+    this.server.last.lose();
   }
 
   async reload(crash: boolean): Promise<void> {

@@ -1,0 +1,80 @@
+// Negative controls: breaks one rule at a time on purpose, and fails unless
+// the unit tests notice. A rule that can be broken unnoticed is not tested.
+import { build } from "esbuild";
+import { spawn } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { common } from "./esbuild.mjs";
+
+/** What is broken, where, and how: the text to replace and its replacement. */
+const controls = [
+  ["P2: `after` is not looked at", "room-log.ts", "event.after !== this.#place.offset || ", ""],
+  ["P2: what is held is taken again", "room-log.ts", "if (this.#place.holds(incarnation, event.offset)) continue;", ""],
+  ["P2: a gap does not move the place", "room-log.ts", "this.#place = this.#place.advance(gap.incarnation, last);", ""],
+  ["P2: a rewind keeps what came after it", "room-log.ts", "return entry.offset <= to ? entry", "return entry.offset <= to + 1n ? entry"],
+  ["P2: the incarnation of an offset is not looked at", "place.ts", "if (incarnation === this.incarnation) return true;", "return true;"],
+  ["P2: the end of a replay is believed", "session.ts", "return held < offset ?", "return held < -1n ?"],
+  ["P2: an old stream is still believed after a move", "connection.ts", 'if (retired && frame.case !== "receipt"', 'if (false && frame.case !== "receipt"'],
+  ["P4: a message gets a new client_id when it is sent again", "sender.ts", "value: { room, text, clientId }", "value: { room, text, clientId: this.env.id() }"],
+  ["P4: what was under way when the stream was lost is not sent again", "outbox.ts", "this.#inFlight.clear();\n  }\n\n  /** The server has it", "}\n\n  /** The server has it"],
+  ["P4: the outbox does not survive a reload", "outbox.ts", "this.store.saveOutbox(this.#sends);", ""],
+  ["P4: a room's messages overtake each other", "outbox.ts", "busy.has(send.room)", "false"],
+  ["P7: a lost session begins at the heads", "session.ts", ".filter((log) => !acks.covers(log))", ".filter(() => false)"],
+  ["P13: all positions are always sent", "session.ts", ".filter((log) => !acks.covers(log))", ""],
+  ["acknowledged before it is stored", "keeper.ts", "if (!this.#volatile && !this.#write())", "if (false)"],
+  ["the place is stored without its newest line", "room-log.ts", "this.#entries.slice(-limit)", "this.#entries.slice(-limit, -1)"],
+  ["a copied tab pretends to be its origin", "session.ts", "mine ? session.instance : this.#env.id()", "session?.instance ?? this.#env.id()"],
+  ["Fenced is resumed from", "connection.ts", 'if (!retired) this.#close("FENCED"', 'if (false) this.#close("FENCED"'],
+  ["a heartbeat is not answered", "connection.ts", 'if (!retired) attachment.link.send({ frame: { case: "ack"', 'if (false) attachment.link.send({ frame: { case: "ack"'],
+  ["a silent stream is not noticed", "connection.ts", "now - lastFrame > heartbeatMs + graceMs", "false"],
+  ["the server's hint is not kept to", "connection.ts", "hintMs > 0 ? hintMs : jitter", "jitter"],
+  ["a server that is down is taken for a blocked websocket", "carrier.ts", "await this.probe()", "this.#refused++"],
+];
+
+async function survives(file, from, to) {
+  const out = await mkdtemp(join(tmpdir(), "reprise-web-control-"));
+  const broken = {
+    name: "break",
+    setup: ({ onLoad }) =>
+      onLoad({ filter: new RegExp(`sdk/${file.replace(".", "\\.")}$`) }, async ({ path }) => {
+        const source = await readFile(path, "utf8");
+        if (source.split(from).length !== 2) throw new Error(`${file} does not have exactly once: ${from}`);
+        return { contents: source.replace(from, () => to), loader: "ts" };
+      }),
+  };
+  const names = ["session", "random", "room-log", "place"];
+  await build({
+    ...common,
+    entryPoints: names.map((name) => `test/${name}.test.ts`),
+    outdir: out,
+    outExtension: { ".js": ".mjs" },
+    platform: "node",
+    target: "node20",
+    write: true,
+    logLevel: "error",
+    plugins: [broken],
+  });
+  // The quick ones first: most controls fail there.
+  for (const name of ["place", "room-log", "session", "random"]) {
+    const child = spawn(process.execPath, ["--test", join(out, `${name}.test.mjs`)], { stdio: "ignore", timeout: 60_000 });
+    const code = await new Promise((resolve) => child.on("exit", resolve));
+    if (code !== 0) {
+      await rm(out, { recursive: true });
+      return false;
+    }
+  }
+  await rm(out, { recursive: true });
+  return true;
+}
+
+const only = process.argv[2] ?? "";
+let failed = 0;
+for (const [what, file, from, to] of controls.filter(([what]) => what.includes(only))) {
+  const survived = await survives(file, from, to);
+  console.log(`${survived ? "NOT NOTICED" : "noticed    "}  ${what}`);
+  if (survived) failed++;
+}
+console.log(`${failed} of ${controls.length} broken rules were not noticed`);
+process.exit(failed ? 1 : 0);
