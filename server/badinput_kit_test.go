@@ -281,8 +281,8 @@ func (want badInputWant) checkFault(t *testing.T, prefix string, f *reprisev1.Se
 	if fault == nil {
 		t.Fatalf("not refused, but %v", f)
 	}
-	if codes.Code(fault.GetCode()) != want.code { //nolint:gosec // a small number
-		t.Errorf("code is %v, not %v", codes.Code(fault.GetCode()), want.code) //nolint:gosec // as above
+	if codes.Code(fault.GetCode()) != want.code {
+		t.Errorf("code is %v, not %v", codes.Code(fault.GetCode()), want.code)
 	}
 	if fault.GetRequestId() != requestID {
 		t.Errorf("request_id is %q, not %q", fault.GetRequestId(), requestID)

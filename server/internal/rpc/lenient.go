@@ -82,15 +82,15 @@ func lenientScalar(value []byte, fd protoreflect.FieldDescriptor) (protoreflect.
 	case protoreflect.BoolKind:
 		return protoreflect.ValueOfBool(u != 0), nil
 	case protoreflect.Int32Kind:
-		return protoreflect.ValueOfInt32(int32(u)), nil //nolint:gosec // the wire format truncates
+		return protoreflect.ValueOfInt32(int32(u)), nil
 	case protoreflect.Int64Kind:
-		return protoreflect.ValueOfInt64(int64(u)), nil //nolint:gosec // two's complement on the wire
+		return protoreflect.ValueOfInt64(int64(u)), nil
 	case protoreflect.Uint32Kind:
 		return protoreflect.ValueOfUint32(uint32(u & math.MaxUint32)), nil
 	case protoreflect.Uint64Kind:
 		return protoreflect.ValueOfUint64(u), nil
 	case protoreflect.EnumKind:
-		return protoreflect.ValueOfEnum(protoreflect.EnumNumber(int32(u))), nil //nolint:gosec // the wire format truncates
+		return protoreflect.ValueOfEnum(protoreflect.EnumNumber(int32(u))), nil
 	default:
 		return protoreflect.Value{}, errMalformed
 	}
