@@ -108,6 +108,9 @@ func testRooms(t *testing.T, h Harness) {
 		}
 		s = h.Reopen()
 	}
+	late := newRoom(t, s, "late") // after a new start
+	late.post(1)
+	late.check(1)
 	for _, name := range want { // and each is a room of its own
 		if st := openRoom(t, s, name).log.State(); st.Meta == nil || st.Meta.Name != name || st.Head != 1 {
 			t.Fatalf("room %q has state %+v", name, st)
@@ -412,5 +415,14 @@ func testLookupExact(t *testing.T, h Harness) {
 			}
 			r.lookup(q[0], q[1], want)
 		}
+	}
+	// What is no longer retained is not found, however it was indexed.
+	r.trim(store.Bounds{MaxEvents: 1})
+	for i, p := range pairs {
+		want := uint64(0)
+		if i == len(pairs)-1 {
+			want = r.head()
+		}
+		r.lookup(p[0], p[1], want)
 	}
 }
