@@ -36,7 +36,7 @@ func (r *run) deliverItem(ctx context.Context, it item) error {
 	case *reprisev1.ServerFrame_RoomState:
 		return r.deliverRoom(ctx, it.from, f.RoomState)
 	case *reprisev1.ServerFrame_RoomClosed:
-		return r.deliverRoomClosed(ctx, f.RoomClosed)
+		return r.deliverRoomClosed(ctx, it.from, f.RoomClosed)
 	case *reprisev1.ServerFrame_CaughtUp:
 		return r.deliverCaughtUp(ctx, it.from, f.CaughtUp)
 	}
@@ -157,7 +157,7 @@ func (r *run) deliverRoom(ctx context.Context, a *attachment, f *reprisev1.RoomS
 	return nil
 }
 
-func (r *run) deliverRoomClosed(ctx context.Context, f *reprisev1.RoomClosed) error {
+func (r *run) deliverRoomClosed(ctx context.Context, a *attachment, f *reprisev1.RoomClosed) error {
 	closed := roomClosedOf(f)
 	if h, ok := r.h.(RoomHandler); ok {
 		if err := h.HandleRoomClosed(ctx, closed); err != nil {
@@ -166,6 +166,9 @@ func (r *run) deliverRoomClosed(ctx context.Context, f *reprisev1.RoomClosed) er
 	}
 	r.book.forget(closed.Room)
 	r.saver.handled(0)
+	if a.caughtUp { // those lost before are not in Welcome.rooms
+		r.c.state.update(func(s *State) { s.Rooms-- })
+	}
 	return nil
 }
 

@@ -305,13 +305,12 @@ func (r *run) handshake(ctx context.Context, prev *attachment) (*attachment, err
 	timer := time.AfterFunc(attachTimeout, func() { cancel(errAttachTimeout) })
 	a := &attachment{conn: conn, ctx: streamCtx, cancel: cancel, prev: prev, inbox: r.inbox, book: r.book}
 	err = r.greet(a)
-	if !timer.Stop() || !unhook() {
-		err = errors.Join(err, context.Cause(streamCtx))
+	timer.Stop()
+	unhook()
+	if cause := context.Cause(streamCtx); cause != nil {
+		err = cause // it took too long, or Run is to end
 	}
 	if err != nil {
-		if cause := context.Cause(streamCtx); cause != nil {
-			err = cause
-		}
 		cancel(err)
 		if isTransport(err) {
 			conn.retire(true)

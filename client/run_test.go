@@ -58,6 +58,9 @@ func TestRunDeliversInOrderAndAcknowledges(t *testing.T) {
 		}
 		s.send(roomClosed("b"))
 		want(t, "handled", h.take(), "closed:b/LEFT/bob7")
+		if got := c.State().Rooms; got != 1 {
+			t.Errorf("%d rooms after one of two was closed", got)
+		}
 		s.serveBye()
 		r.stop()
 		if got := c.State(); got.Phase != Closed || got.Err != nil {
