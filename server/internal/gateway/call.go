@@ -17,6 +17,13 @@ type call struct {
 	cancel  context.CancelCauseFunc
 	reading *readDeadline
 	stop    func() bool // stops ctx from ending reading
+	// The wrapper's context. It ends when nobody reads the call's connection
+	// any more or it is closed, and not before: the websocket library spins when
+	// a context ends that it is reading with, but it does not return from a
+	// failed write until a reader finds the connection closed, if there is one,
+	// or the context ends.
+	wrapper context.Context
+	unread  context.CancelFunc
 	// hangUp bounds what is still read from the peer once the handler has
 	// returned; ended says that the body was read to its end.
 	hangUp func(ended bool)
@@ -37,6 +44,7 @@ func newCall(r *http.Request) *call {
 		reading: &readDeadline{conn: nc},
 	}
 	c.ctx, c.cancel = context.WithCancelCause(context.WithValue(r.Context(), callKey{}, c))
+	c.wrapper, c.unread = context.WithCancel(context.WithoutCancel(c.ctx))
 	// A context ends neither a Read of a body nor one of a connection.
 	c.stop = context.AfterFunc(c.ctx, c.reading.abort)
 	return c
@@ -46,14 +54,11 @@ func newCall(r *http.Request) *call {
 func (c *call) end() {
 	c.stop()
 	c.cancel(nil)
+	c.unread()
 }
 
-// forWrapper is the request as the wrapper gets it: it carries the call, and
-// its context does not end with it. The websocket library spins when a context
-// ends that it reads with.
-func (c *call) forWrapper(r *http.Request) *http.Request {
-	return r.WithContext(context.WithValue(context.WithoutCancel(r.Context()), callKey{}, c))
-}
+// forWrapper is the request as the wrapper gets it.
+func (c *call) forWrapper(r *http.Request) *http.Request { return r.WithContext(c.wrapper) }
 
 func callOf(ctx context.Context) *call {
 	c, _ := ctx.Value(callKey{}).(*call)

@@ -27,7 +27,7 @@
 //
 // # Slow is safe
 //
-// A peer that reads slowly is not cut: only one whose socket takes nothing at
+// A peer that reads slowly is not cut: only one that acknowledges nothing at
 // all for Options.WriteTimeout counts as dead. Meanwhile it costs at most one
 // outbound batch and what the kernel's send buffer holds, and nobody else
 // waits for it. A peer that sends faster than its handler receives is slowed

@@ -280,7 +280,7 @@ func TestP6_SlowReaderIsNotCut(t *testing.T) {
 	}
 	defer p.Close()
 	began, offset := time.Now(), uint64(0)
-	for time.Since(began) < 4*time.Second {
+	for time.Since(began) < 5*time.Second {
 		var m reprisev1.ServerFrame
 		if err := p.Recv(&m); err != nil {
 			t.Fatalf("cut after %v, behind offset %d: %v", time.Since(began), offset, err)
@@ -289,6 +289,10 @@ func TestP6_SlowReaderIsNotCut(t *testing.T) {
 			t.Fatalf("offset %d after %d", got, offset)
 		}
 		offset++
+	}
+	// After a cut the kernel would still deliver what it had.
+	if n := f.chat.ended.Load(); n != 0 {
+		t.Errorf("the call was ended behind offset %d", offset)
 	}
 	t.Logf("read %d of %d events in %v", offset, sent.Load(), time.Since(began).Round(time.Second))
 }

@@ -11,11 +11,12 @@ import (
 	"google.golang.org/grpc/stats"
 )
 
-// Causes that end a call; a handler sees them through context.Cause.
+// Causes of the end of a call's context.
 var (
 	errFirstFrame = errors.New("gateway: the websocket's header block did not come in time")
 	errRequest    = errors.New("gateway: the call's request did not come in time")
 	errStalled    = errors.New("gateway: the client sent more than its call consumes")
+	errClosing    = errors.New("gateway: the handler has returned")
 	errShutdown   = errors.New("gateway: shut down")
 )
 
@@ -29,14 +30,12 @@ var (
 //     TCP. What the handler received is credited by [credits].
 type inbound struct {
 	// Static.
-	ctx    context.Context
-	body   io.ReadCloser // the wrapper's
-	out    *outbound
-	fail   context.CancelCauseFunc
-	hangUp func(ended bool)
-	bound  int // of Reads not consumed
-	stall  time.Duration
-	timer  *time.Timer // ends the call unless its request comes
+	call  *call
+	body  io.ReadCloser // the wrapper's
+	out   *outbound
+	bound int // of Reads not consumed
+	stall time.Duration
+	timer *time.Timer // ends the call unless its request comes
 	// streams says that the client streams: then the request has come with
 	// its first message, else with its end, which gRPC waits for.
 	streams bool
@@ -57,11 +56,9 @@ type inbound struct {
 
 func (g *Gateway) newInbound(c *call, body io.ReadCloser, out *outbound, streams bool) *inbound {
 	return &inbound{
-		ctx:     c.ctx,
+		call:    c,
 		body:    body,
 		out:     out,
-		fail:    c.cancel,
-		hangUp:  c.hangUp,
 		bound:   g.opts.MaxPendingBytes / readSize,
 		stall:   g.opts.StallTimeout,
 		timer:   time.AfterFunc(g.opts.RequestTimeout, func() { c.cancel(errRequest) }),
@@ -75,6 +72,9 @@ func (g *Gateway) newInbound(c *call, body io.ReadCloser, out *outbound, streams
 // Read is called by one goroutine of ServeHTTP until it fails.
 func (b *inbound) Read(p []byte) (int, error) {
 	if err := b.waitRoom(); err != nil {
+		if !errors.Is(err, errClosing) { // then trailers are still to be written
+			b.call.unread()
+		}
 		return 0, err
 	}
 	n, err := b.fill(p)
@@ -91,7 +91,8 @@ func (b *inbound) Read(p []byte) (int, error) {
 		b.ended.Store(true)
 	case err != nil:
 		// Nobody reads any more, so nobody would notice that the peer left.
-		b.fail(err)
+		b.call.cancel(err)
+		b.call.unread()
 	}
 	return n, err
 }
@@ -116,14 +117,14 @@ func (b *inbound) waitRoom() error {
 		case <-b.room:
 			stalled.Stop()
 		case <-stalled.C:
-			b.fail(errStalled)
+			b.call.cancel(errStalled)
 			return errStalled
-		case <-b.ctx.Done():
+		case <-b.call.ctx.Done():
 			stalled.Stop()
-			return context.Cause(b.ctx)
+			return context.Cause(b.call.ctx)
 		case <-b.closed:
 			stalled.Stop()
-			return io.ErrClosedPipe
+			return errClosing
 		}
 	}
 	return nil
@@ -159,7 +160,7 @@ func (b *inbound) Close() error {
 		b.timer.Stop()
 		b.out.close()
 		close(b.closed)
-		b.hangUp(b.ended.Load())
+		b.call.hangUp(b.ended.Load())
 		err = b.body.Close()
 	})
 	return err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -157,24 +158,50 @@ func start(t testing.TB, c *chat, change func(*Options)) *fixture {
 			t.Errorf("Serve: %v", err)
 		}
 	})
+	f.settle(t)
 	return f
+}
+
+// settle waits until the gateway serves and has nothing open, so that a test
+// can count goroutines.
+func (f *fixture) settle(t testing.TB) {
+	t.Helper()
+	resp, err := f.client.Get(f.base + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	f.client.CloseIdleConnections()
+	eventually(t, "nothing is open", func() bool { return f.conns.tally.count() == 0 })
 }
 
 // eventually waits until the condition holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
-		}
-		time.Sleep(2 * time.Millisecond)
+	if !within(ok) {
+		t.Fatalf("not within 10 s: %s", what)
 	}
 }
 
-// ctx ends with the test, or when it takes too long.
+// within reports whether the condition comes to hold within 10 seconds.
+func within(ok func() bool) bool {
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
+// ctxOf returns a context that ends with the test, or when it takes too long.
 func ctxOf(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// stacks is what all goroutines are doing.
+func stacks() []byte {
+	b := make([]byte, 64<<10)
+	return b[:runtime.Stack(b, true)]
 }

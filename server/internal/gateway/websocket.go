@@ -24,7 +24,7 @@ func (g *Gateway) serveWebsocket(w http.ResponseWriter, r *http.Request) {
 	// The websocket library would agree to compress, which costs memory by the
 	// connection and lets a small message unpack to a large one.
 	r.Header.Del("Sec-Websocket-Extensions")
-	up := &upgrade{ResponseWriter: w, opts: &g.opts, reading: c.reading}
+	up := &upgrade{ResponseWriter: w, opts: &g.opts, call: c}
 	defer up.close()
 	c.hangUp = func(bool) {
 		up.conn.closing.Store(true)
@@ -40,9 +40,9 @@ func (g *Gateway) serveWebsocket(w http.ResponseWriter, r *http.Request) {
 // if that is closed, a goroutine of the library's behind.
 type upgrade struct {
 	http.ResponseWriter
-	opts    *Options
-	reading *readDeadline
-	conn    *wsConn
+	opts *Options
+	call *call
+	conn *wsConn
 }
 
 // Hijack implements http.Hijacker. The answer to the upgrade is out when
@@ -52,8 +52,8 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	u.conn = &wsConn{Conn: nc, reading: u.reading, closeTimeout: u.opts.CloseTimeout}
-	u.reading.set(time.Now().Add(u.opts.FirstFrameTimeout))
+	u.conn = &wsConn{Conn: nc, reading: u.call.reading, failed: u.call.unread, closeTimeout: u.opts.CloseTimeout}
+	u.call.reading.set(time.Now().Add(u.opts.FirstFrameTimeout))
 	begin, err := readHeaderBlock(rw.Reader, u.opts.MaxHeaderBytes)
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -63,7 +63,7 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		nc.Close()
 		return nil, nil, err
 	}
-	u.reading.set(time.Time{})
+	u.call.reading.set(time.Time{})
 	// What was read is read again by the library, and behind it what came
 	// early and waits in http.Server's reader.
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
@@ -84,6 +84,7 @@ func (u *upgrade) close() {
 type wsConn struct {
 	net.Conn
 	reading      *readDeadline
+	failed       func() // a write has failed
 	closeTimeout time.Duration
 	closing      atomic.Bool // the handler has returned; trailers and Close follow
 
@@ -98,5 +99,9 @@ func (c *wsConn) Write(p []byte) (int, error) {
 	if c.closing.Load() && len(p) > 0 && p[0] == finBit|opClose {
 		c.reading.set(time.Now().Add(c.closeTimeout))
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	if err != nil { // the connection is closed, see conn.Write
+		c.failed()
+	}
+	return n, err
 }
