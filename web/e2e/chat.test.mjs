@@ -87,8 +87,7 @@ test("a duplicated tab forks: both go on, nothing is lost or repeated", async ()
   await alice.sees("before");
   const opened = it.context.waitForEvent("page");
   await alice.page.evaluate(() => window.open(location.href)); // Copies sessionStorage.
-  const { Tab } = await import("./kit.mjs");
-  const copy = new Tab(await opened);
+  const copy = await it.tab(await opened);
   await copy.live();
   await copy.sees("before");
   assert.equal(await alice.page.locator("#state").getAttribute("data-state"), "live");

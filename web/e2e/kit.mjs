@@ -8,7 +8,7 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
-import { after, before } from "node:test";
+import { after, afterEach, before } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
@@ -29,7 +29,7 @@ const flags = [
 ];
 const proxyAddress = "127.0.0.2";
 /** How long anything may take before the test fails. */
-const patience = 20_000;
+const patience = 30_000;
 
 /** The reprise command, on a data directory of its own. */
 export class Server {
@@ -257,8 +257,14 @@ export function stage({ bfcache = false } = {}) {
     await it.server?.kill();
     await rm(it.folder, { recursive: true, force: true });
   });
-  it.tab = async () => {
-    const tab = new Tab(await it.context.newPage());
+  // Tabs share a browser's six connections to a host where they have to stream
+  // by fetch: none outlives its test.
+  afterEach(async () => {
+    for (const tab of it.tabs.splice(0)) await tab.page.close();
+  });
+  /** A tab of its own, or one for a page that has opened by itself. */
+  it.tab = async (page) => {
+    const tab = new Tab(page ?? (await it.context.newPage()));
     it.tabs.push(tab);
     return tab;
   };
