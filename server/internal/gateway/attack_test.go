@@ -154,19 +154,19 @@ func TestSilenceBeforeTheRequestIsCut(t *testing.T) {
 
 func TestSilenceAfterTheRequestIsFine(t *testing.T) {
 	f := start(t, &chat{}, func(o *Options) {
-		o.FirstFrameTimeout, o.RequestTimeout, o.HeaderTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
-		o.IdleTimeout, o.StallTimeout, o.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+		o.FirstFrameTimeout, o.RequestTimeout, o.HeaderTimeout = 500*time.Millisecond, 500*time.Millisecond, 500*time.Millisecond
+		o.IdleTimeout, o.StallTimeout, o.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond, 500*time.Millisecond
 	})
 	w, err := webtest.DialWebsocket(ctxOf(t), f.base, connect, webtest.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	for range 3 {
+	for range 2 {
 		if err := errors.Join(w.SendMessage(frame("r1")), w.Recv(&reprisev1.ServerFrame{})); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(300 * time.Millisecond) // the silence under test
+		time.Sleep(1200 * time.Millisecond) // the silence under test
 	}
 }
 
