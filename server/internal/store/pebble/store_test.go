@@ -61,14 +61,15 @@ func inMemory(tb testing.TB, o Options, percent int) storetest.Harness {
 	fs := vfs.NewCrashableMem()
 	rng := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	o.FS = fs
-	s := mustOpen(tb, "data", o)
+	const dir = "none/of/these/exists" // so that each must be made durable
+	s := mustOpen(tb, dir, o)
 	closeOld := func() {}
 	tb.Cleanup(func() { closeOld(); mustClose(tb, s) })
 	return storetest.Harness{
 		Store: s,
 		Reopen: func() store.Store {
 			mustClose(tb, s)
-			s = mustOpen(tb, "data", o)
+			s = mustOpen(tb, dir, o)
 			return s
 		},
 		Crash: func() store.Store {
@@ -77,7 +78,7 @@ func inMemory(tb testing.TB, o Options, percent int) storetest.Harness {
 			closeOld = func() { mustClose(tb, old) }
 			fs = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng})
 			o.FS = fs
-			s = mustOpen(tb, "data", o)
+			s = mustOpen(tb, dir, o)
 			return s
 		},
 	}

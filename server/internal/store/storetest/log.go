@@ -244,6 +244,30 @@ func testAppendConflict(t *testing.T, h Harness) {
 	r.check(1)
 }
 
+// testTwoLogs has two Logs of one room, which a caller should not: they see one
+// room, and nothing is given an offset twice.
+func testTwoLogs(t *testing.T, h Harness) {
+	a, b := newRoom(t, h.Store, "r"), openRoom(t, h.Store, "r")
+	b.events = append(b.events, a.events...)
+	for range 3 {
+		a.post(1)
+		b.shows(a)
+		b.post(1)
+		a.shows(b)
+	}
+	wantIs(t, a.append(&store.Append{Expect: a.head() - 1,
+		Events: []store.Event{a.eventAt(a.head(), "alice", "", "again")}}), store.ErrConflict)
+	b.post(1)
+	a.shows(b)
+}
+
+// shows checks that r's Log shows what was appended through the other one.
+func (r *room) shows(other *room) {
+	r.tb.Helper()
+	r.events = append(r.events[:0], other.events...)
+	r.check(1)
+}
+
 func testPipeline(t *testing.T, h Harness) {
 	const rooms, each, failing = 4, 300, 200
 	var wg sync.WaitGroup

@@ -37,6 +37,7 @@ func Run(t *testing.T, harness func(testing.TB) Harness) {
 		{"Ownership", testOwnership},
 		{"InvalidAppend", testInvalidAppend},
 		{"AppendConflict", testAppendConflict},
+		{"TwoLogs", testTwoLogs},
 		{"Pipeline", testPipeline},
 		{"TestP1_VisibleWhenDone", testVisibleWhenDone},
 		{"ConcurrentAppends", testConcurrentAppends},
