@@ -71,6 +71,7 @@ export class Chat {
     on("composer", "submit", (event) => this.#send(event));
     on("text", "keydown", (event) => this.#key(event));
     on("menu", "click", () => this.#openSide(byId("menu").ariaExpanded !== "true"));
+    on("scroll", "click", () => this.#openSide(false));
     on("chat", "keydown", (event) => event.key === "Escape" && this.#openSide(false));
     document.addEventListener("visibilitychange", () => this.#draw(), { signal });
     const clock = setInterval(() => this.#status.draw(this.#session.state), 1000);
@@ -239,7 +240,7 @@ export class Chat {
   #openSide(open: boolean): void {
     byId("side").classList.toggle("open", open);
     byId("menu").ariaExpanded = String(open);
-    if (open) byId("room").focus();
+    if (open) byId("rooms").querySelector("button")?.focus();
   }
 
   #notice(text: string): void {
