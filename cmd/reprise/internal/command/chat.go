@@ -43,6 +43,9 @@ everything in it is on the server's disk.`,
 func (f *clientFlags) chat(ctx context.Context, room string, std Streams) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	if err := f.reach(ctx); err != nil {
+		return err
+	}
 	screen := isTerminal(std.In) && isTerminal(std.Out) && !f.asJSON
 	dir, err := place.Dir(std.Getenv)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os/user"
 	"strings"
 	"time"
@@ -63,13 +64,37 @@ func (f *clientFlags) config() reprise.Config {
 
 // call runs do with a client, for at most the timeout.
 func (f *clientFlags) call(ctx context.Context, do func(context.Context, *reprise.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	if err := f.reach(ctx); err != nil {
+		return err
+	}
 	client, err := reprise.New(f.config())
 	if err != nil {
 		return err
 	}
+	return errors.Join(f.explain(do(ctx, client)), client.Close())
+}
+
+// reach fails if nothing listens at the server's address. The client would go
+// on trying, which is right for a program that must come back by itself, and
+// wrong for a person who forgot to start the server.
+func (f *clientFlags) reach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	return errors.Join(f.explain(do(ctx, client)), client.Close())
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", f.server)
+	if err != nil {
+		return f.noServer(err)
+	}
+	return conn.Close()
+}
+
+func (f *clientFlags) noServer(err error) error {
+	return &explainedError{
+		message: fmt.Sprintf("no server answers at %s\nStart one with: %s serve\nOr name another with --server. (%s)", f.server, self(), plainMessage(err)),
+		err:     err,
+	}
 }
 
 // explainedError is an error whose message also says what to do.
@@ -96,7 +121,7 @@ func (f *clientFlags) explain(err error) error {
 	case errors.Is(err, reprise.ErrSessionNotFound):
 		message += fmt.Sprintf("\nSee what there is with: %s sessions", self())
 	case errors.As(err, &answer) && answer.Code == codes.Unavailable && answer.Reason == "":
-		message = fmt.Sprintf("no server answers at %s\nStart one with: %s serve\nOr name another with --server. (%s)", f.server, self(), message)
+		return f.noServer(err)
 	case errors.Is(err, context.DeadlineExceeded):
 		message += fmt.Sprintf("\n%s did not answer within %v: is that the right server? A longer --timeout waits longer.", f.server, f.timeout)
 	}

@@ -65,6 +65,9 @@ func (f *tailFlags) run(cmd *cobra.Command, room string, std Streams) error {
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if err := f.reach(ctx); err != nil {
+		return err
+	}
 	client, err := reprise.New(f.config())
 	if err != nil {
 		return err
