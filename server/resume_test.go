@@ -100,6 +100,27 @@ func TestP3_ReplayIsLive(t *testing.T) {
 	compare("tail from disk", n.tail("alice", &reprisev1.TailRequest{Room: "lobby"}))
 }
 
+// What is published while a replay is under way comes after the room's
+// CaughtUp, which stands exactly at the head of the attach. The client reads
+// nothing until it has been published.
+func TestP3_NothingLiveBeforeCaughtUp(t *testing.T) {
+	n := serve(t)
+	n.join("alice", "lobby", "other")
+	s := n.open("alice", &reprisev1.OpenRequest{}).caughtUp()
+	s.hangUp()
+	n.fill("alice", "lobby", 300, 4000) // more than the socket takes unread
+	s = n.resume("alice", s.again()).greeted()
+	live := n.say("alice", "lobby", "live")
+	other := n.say("alice", "other", "live")
+	c := s.until("CaughtUp of the room", func(f *frame) bool { return f.GetCaughtUp().GetRoom() == "lobby" }).GetCaughtUp()
+	if c.GetOffset() != 302 || s.rooms["lobby"].last != 302 {
+		t.Errorf("CaughtUp at %d with the client at %d, want 302", c.GetOffset(), s.rooms["lobby"].last)
+	}
+	s.caughtUp()
+	s.reach("lobby", live.GetOffset())
+	s.reach("other", other.GetOffset())
+}
+
 // One huge room holds back neither small rooms nor the one in focus.
 func TestP2_HugeRoomHoldsNobodyBack(t *testing.T) {
 	n := serve(t)

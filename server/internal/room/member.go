@@ -133,9 +133,11 @@ func (r *Room) createLocked(meta store.Meta, further []string, done func(error))
 // still come to be.
 func (r *Room) Join(ctx context.Context, user string, fence func() error) (Change, error) {
 	now := time.Now()
+	var known uint64
 	c, err := r.change(ctx, user, func(done func(error)) (Change, error) {
 		if r.members[user] {
-			return Change{Already: true}, errAlready
+			known = r.head
+			return Change{}, errAlready
 		}
 		if err := r.acceptsLocked(fence); err != nil {
 			return Change{}, err
@@ -153,6 +155,10 @@ func (r *Room) Join(ctx context.Context, user string, fence func() error) (Chang
 	})
 	if !errors.Is(err, errAlready) {
 		return c, err
+	}
+	// Whoever named the user at the room's creation may still wait for it.
+	if err := r.Reach(ctx, known); err != nil {
+		return Change{}, err
 	}
 	m, err := r.Member(ctx, user)
 	if err != nil {
