@@ -431,3 +431,16 @@ func TestOneRunAtATime(t *testing.T) {
 		}
 	})
 }
+
+// What a gap repeats of what is held is taken off it.
+func TestGapIsClippedToWhatIsNotHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "one")
+		c := f.client(f.config("one"))
+		h := &recorder{}
+		start(t, c, h)
+		s := f.welcome(1)
+		s.send(roomState("a", "i1", 0), events("a", "i1", 0, 1, 2), gapFrame("a", "i1", 2, 7), events("a", "i1", 7, 8))
+		want(t, "handled", h.take(), "a1r a2r gap:a3-7 a8r")
+	})
+}
