@@ -205,6 +205,24 @@ export class Tab {
     return this.page.click("#toggle");
   }
 
+  /** Fetches a room's history to its beginning. */
+  async showAll() {
+    const done = () => {
+      const earlier = document.querySelector("#earlier");
+      const first = document.querySelector("#log [data-offset]");
+      return first && (earlier.hidden || Number(first.dataset.offset));
+    };
+    for (;;) {
+      const at = await this.page.waitForFunction(done).then((handle) => handle.jsonValue());
+      if (at === true) return;
+      await this.page.click("#earlier");
+      await this.page.waitForFunction((at) => {
+        const first = document.querySelector("#log [data-offset]");
+        return Number(first.dataset.offset) < at || document.querySelector("#earlier").hidden;
+      }, at);
+    }
+  }
+
   /** The messages shown: [offset, sender, text]. */
   messages() {
     return this.page.$$eval("#log .message", (items) =>
