@@ -137,7 +137,7 @@ func saveUntilKilled(path string) {
 // confirmed, or all of the one after it; never a part.
 func TestFileStoreSurvivesKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "positions")
-	for range 15 {
+	for range 8 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), crashFileEnv+"="+path)
 		out, err := cmd.StdoutPipe()

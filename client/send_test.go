@@ -270,7 +270,7 @@ func TestP6_SlowHandlerIsBoundedAndLosesNothing(t *testing.T) {
 		start(t, c, h)
 		s := f.welcome(1)
 		s.send(roomState("a", "i1", 0), caughtUp("", "", 0))
-		const total = 40000
+		const total = 12000
 		var mu sync.Mutex
 		sentFrames := 0
 		go func() {
