@@ -68,27 +68,50 @@ func (g *Registry) Close(ctx context.Context) {
 // Acquire returns a session of user and keeps it in memory until release is
 // called. ErrNotFound if there is none, or it is another user's.
 func (g *Registry) Acquire(ctx context.Context, user, id string) (s *Session, release func(), err error) {
-	g.mu.Lock()
-	s = g.sessions[id]
-	if s != nil {
-		s.pins++
-	}
-	g.mu.Unlock()
+	s = g.pin(id)
 	if s == nil {
-		rec, err := g.store.Session(ctx, id)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil, nil, ErrNotFound
-		}
-		if err != nil {
+		if s, err = g.load(ctx, id); err != nil {
 			return nil, nil, err
 		}
-		s = g.adopt(rec)
 	}
 	if s.user != user {
 		g.release(s)
 		return nil, nil, ErrNotFound
 	}
 	return s, func() { g.release(s) }, nil
+}
+
+// pin returns a session that is in memory, pinned, or nil.
+func (g *Registry) pin(id string) *Session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.sessions[id]
+	if s != nil {
+		s.pins++
+	}
+	return s
+}
+
+// load returns a session from the store, pinned. Under the session's lock
+// nobody changes the record between its reading and the adoption: what is
+// checked against an attach number must not be older than it.
+func (g *Registry) load(ctx context.Context, id string) (*Session, error) {
+	unlock, err := g.locks.lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if s := g.pin(id); s != nil {
+		return s, nil
+	}
+	rec, err := g.store.Session(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return g.adopt(rec), nil
 }
 
 // adopt returns the session of a record, pinned: the one in memory if there is

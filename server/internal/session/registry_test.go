@@ -241,3 +241,37 @@ func TestP7_MakingRoomSparesTheAttached(t *testing.T) {
 		}
 	}
 }
+
+// Clients that come and go at the same moment meet the record as it is: none
+// is told that it was taken over by a client that does not exist.
+func TestP5_LoadingRacesAttaching(t *testing.T) {
+	g, _, closeAll := open(t, vfs.NewMem())
+	defer closeAll()
+	h := new(holder)
+	a, err := g.Create(t.Context(), h, "alice", 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, key := a.Session.ID(), a.Key
+	a.Detach(h)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 50 {
+				c, fork, err := g.Resume(t.Context(), "alice", id, key, "", session.Fork)
+				if err != nil || fork {
+					t.Errorf("fork %v, %v", fork, err)
+					return
+				}
+				h := new(holder)
+				a, err := c.Commit(t.Context(), h, 0, nil, nil)
+				if err != nil {
+					t.Errorf("commit: %v", err)
+					return
+				}
+				a.Detach(h)
+			}
+		})
+	}
+	wg.Wait()
+}
