@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,36 +243,59 @@ func TestP7_MakingRoomSparesTheAttached(t *testing.T) {
 	}
 }
 
-// Clients that come and go at the same moment meet the record as it is: none
-// is told that it was taken over by a client that does not exist.
+// heldUp is a store in which one reading of a session takes long.
+type heldUp struct {
+	store.Store
+	held    atomic.Bool
+	reading chan struct{}
+	goOn    chan struct{}
+}
+
+func (s *heldUp) Session(ctx context.Context, id string) (store.Session, error) {
+	rec, err := s.Store.Session(ctx, id)
+	if s.held.CompareAndSwap(false, true) {
+		close(s.reading)
+		<-s.goOn
+	}
+	return rec, err
+}
+
+// A session that is read while another stream attaches and leaves is met as it
+// is then: neither client is told that it was taken over for good.
 func TestP5_LoadingRacesAttaching(t *testing.T) {
-	g, _, closeAll := open(t, vfs.NewMem())
-	defer closeAll()
-	h := new(holder)
-	a, err := g.Create(t.Context(), h, "alice", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, key := a.Session.ID(), a.Key
-	a.Detach(h)
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 50 {
-				c, fork, err := g.Resume(t.Context(), "alice", id, key, "", session.Fork)
-				if err != nil || fork {
-					t.Errorf("fork %v, %v", fork, err)
-					return
-				}
-				h := new(holder)
-				a, err := c.Commit(t.Context(), h, 0, nil, nil)
-				if err != nil {
-					t.Errorf("commit: %v", err)
-					return
-				}
-				a.Detach(h)
+	synctest.Test(t, func(t *testing.T) {
+		first, st, closeAll := open(t, vfs.NewMem())
+		defer closeAll()
+		h := new(holder)
+		a, err := first.Create(t.Context(), h, "alice", 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, key := a.Session.ID(), a.Key
+		a.Detach(h)
+		slow := &heldUp{Store: st, reading: make(chan struct{}), goOn: make(chan struct{})}
+		g := session.NewRegistry(slow, session.Options{})
+		defer g.Close(t.Context())
+		comeAndGo := func() {
+			c, fork, err := g.Resume(t.Context(), "alice", id, key, "", session.Fork)
+			if err != nil || fork {
+				t.Errorf("fork %v, %v", fork, err)
+				return
 			}
-		})
-	}
-	wg.Wait()
+			h := new(holder)
+			a, err := c.Commit(t.Context(), h, 0, nil, nil)
+			if err != nil {
+				t.Errorf("commit: %v", err)
+				return
+			}
+			a.Detach(h)
+		}
+		var wg sync.WaitGroup
+		wg.Go(comeAndGo)
+		<-slow.reading
+		wg.Go(comeAndGo)
+		synctest.Wait() // the second one is through, or waits for the first
+		close(slow.goOn)
+		wg.Wait()
+	})
 }
