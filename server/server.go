@@ -125,9 +125,10 @@ func transportOptions(l Limits) []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(recvBytes(l)),
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
-		// A peer that takes nothing for 40 s is dead (P6); one that only grants
-		// no window is slow, and stays.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		// A peer whose socket takes nothing for 40 s is dead (P6): grpc-go makes
+		// Timeout the socket's TCP_USER_TIMEOUT too. One that only grants no
+		// window is slow, and stays.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 40 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		// Fixed windows bound what a client can send ahead of its handler.
 		grpc.StaticStreamWindowSize(64 << 10),

@@ -1,150 +1,118 @@
 package history
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
 	"github.com/anishathalye/porcupine"
 )
 
-// maxWindow bounds the operations of one room that are checked together:
-// the search is exponential in what is concurrent, and a window of this size
-// takes milliseconds.
+// maxWindow bounds the operations of one room that are checked together: the
+// search is exponential in what is concurrent.
 const maxWindow = 2000
 
-// Linearizable checks with porcupine that publishing behaves as if each
-// publish took effect at one moment between its call and its receipt: a room
-// is a register that holds the newest event, and the final log says what the
-// log was when an event got its offset. It returns the rooms for which that is
-// not so. Publishes without an answer may have taken effect or not.
+// Linearizable checks with porcupine that each publish and each read took
+// effect at one moment between its call and its answer, in the order of the
+// final log. A room is a register that holds the newest publish: a publish
+// replaces the one before it in the log, and a read, which is an attach with
+// the head that its CaughtUp names, finds the newest one up to there.
+//
+// All attempts to publish one client id are one operation, because the event
+// appears at most once (rule duplicate): from the first call to the first
+// receipt. If nobody got a receipt but the final log has the event, it took
+// effect at some time after the first call. What the final log does not have
+// is for other rules, or trimmed.
 func Linearizable(records []Record, timeout time.Duration) []Violation {
 	h := index(records)
+	numbers := make(map[string]int)
 	var out []Violation
-	byRoom := make(map[string][]porcupine.Operation)
-	clients := make(map[string]int)
-	for _, id := range sortedIDs(h.calls) {
-		ops := byRoom[id.room]
-		for _, k := range h.calls[id] {
-			ops = append(ops, operation(k, clientNumber(clients, k.call.P), h.byID[id]))
-		}
-		byRoom[id.room] = ops
-	}
-	for room, ops := range byRoom {
-		slices.SortFunc(ops, func(a, b porcupine.Operation) int { return int(max(-1, min(1, a.Call-b.Call))) })
-		seen := make(map[string]int) // the window in which an id was first used
-		for start := 0; start < len(ops); start += maxWindow {
-			window := firstSeen(ops[start:min(start+maxWindow, len(ops))], seen, start)
-			if porcupine.CheckOperationsTimeout(roomModel(), window, timeout) == porcupine.Illegal {
+	for room, final := range h.final {
+		ops := h.operations(room, final, numbers)
+		for window := range slices.Chunk(ops, maxWindow) {
+			if porcupine.CheckOperationsTimeout(register(window), window, timeout) == porcupine.Illegal {
 				out = append(out, Violation{"P4", "linear", fmt.Sprintf(
-					"publishes %d to %d of %s cannot have happened one after another", start, start+len(window), room), nil})
+					"%d operations on %s cannot have happened one after another", len(window), room), nil})
 			}
 		}
 	}
 	return out
 }
 
-// firstSeen leaves out retries of what an earlier window had: each window
-// begins with an empty memory.
-func firstSeen(window []porcupine.Operation, seen map[string]int, start int) []porcupine.Operation {
-	var out []porcupine.Operation
-	for _, op := range window {
-		id := op.Input.(publishInput).id
-		if in, ok := seen[id]; ok && in != start {
-			continue
+// step is what an operation does to the register.
+type step struct{ from, to uint64 }
+
+// operations returns what was done to a room, in the order of its log.
+func (h *history) operations(room string, final []Record, numbers map[string]int) []porcupine.Operation {
+	var ops []porcupine.Operation
+	newest := make(map[uint64]uint64) // by offset: the newest publish up to it
+	var last uint64
+	for _, r := range final {
+		if r.ID != "" {
+			if op, ok := publishOperation(h, idOf{room, r.ID}); ok {
+				op.Input, op.ClientId = step{last, r.Off}, number(numbers, room+"\x00"+r.ID)
+				ops = append(ops, op)
+				last = r.Off
+			}
 		}
-		seen[id] = start
-		out = append(out, op)
+		newest[r.Off] = last
 	}
-	return out
+	for _, p := range h.clients {
+		var called Record
+		for _, r := range h.steps[p] {
+			if r.K == Attach && r.Ph == Call {
+				called = r
+			}
+			at, kept := newest[r.Off]
+			if r.K == CaughtUp && r.Room == room && kept && called.K != "" {
+				ops = append(ops, porcupine.Operation{
+					ClientId: number(numbers, p), Input: step{at, at}, Call: called.T, Return: r.T,
+				})
+			}
+		}
+	}
+	slices.SortStableFunc(ops, func(a, b porcupine.Operation) int {
+		return cmp.Compare(a.Input.(step).to, b.Input.(step).to)
+	})
+	return ops
 }
 
-func clientNumber(numbers map[string]int, p string) int {
-	n, ok := numbers[p]
+func number(numbers map[string]int, of string) int {
+	n, ok := numbers[of]
 	if !ok {
 		n = len(numbers)
-		numbers[p] = n
+		numbers[of] = n
 	}
 	return n
 }
 
-type publishInput struct{ id string }
-
-// publishOutput is what a publish was told; known is false without an answer,
-// and off is then where the final log has the event, 0 if nowhere.
-type publishOutput struct {
-	off           uint64
-	failed, known bool
-}
-
-func operation(k call, client int, final []Record) porcupine.Operation {
-	op := porcupine.Operation{
-		ClientId: client, Input: publishInput{k.call.ID}, Call: k.call.T,
-		Return: int64(^uint64(0) >> 1), // without an answer it may take effect at any time
+// publishOperation is what all attempts with one client id did; ok is false if
+// nobody made any.
+func publishOperation(h *history, id idOf) (op porcupine.Operation, ok bool) {
+	calls := h.calls[id]
+	if len(calls) == 0 {
+		return op, false
 	}
-	switch k.end.Ph {
-	case OK:
-		op.Return, op.Output = k.end.T, publishOutput{off: k.end.Off, known: true}
-	case Fail:
-		op.Return, op.Output = k.end.T, publishOutput{failed: true, known: true}
-	default:
-		out := publishOutput{}
-		if len(final) > 0 {
-			out.off = final[0].Off
-		}
-		op.Output = out
-	}
-	return op
-}
-
-// roomState is the model: the newest offset, and where each client id is, as a
-// persistent list because porcupine backtracks.
-type roomState struct {
-	head uint64
-	ids  *published
-}
-
-type published struct {
-	id    string
-	off   uint64
-	older *published
-}
-
-func (p *published) find(id string) (uint64, bool) {
-	for ; p != nil; p = p.older {
-		if p.id == id {
-			return p.off, true
+	op = porcupine.Operation{Call: calls[0].call.T, Return: math.MaxInt64}
+	for _, k := range calls {
+		if k.end.Ph == OK && k.end.T < op.Return {
+			op.Return = k.end.T
 		}
 	}
-	return 0, false
+	return op, true
 }
 
-// roomModel: a publish of a new id gets an offset greater than the head (other
-// events, such as joins, may lie between); one of a known id gets its offset.
-func roomModel() porcupine.Model {
-	nondeterministic := porcupine.NondeterministicModel{
-		Init: func() []any { return []any{roomState{}} },
-		Step: func(state, input, output any) []any {
-			s, in, out := state.(roomState), input.(publishInput), output.(publishOutput)
-			was, known := s.ids.find(in.id)
-			switch {
-			case out.failed:
-				return []any{s}
-			case !out.known && (known || out.off <= s.head): // it can have done nothing here
-				return []any{s}
-			case !out.known: // it took effect here, or never, or another attempt did
-				return []any{s, roomState{out.off, &published{in.id, out.off, s.ids}}}
-			case known && was == out.off:
-				return []any{s}
-			case known || out.off <= s.head:
-				return nil
-			}
-			return []any{roomState{out.off, &published{in.id, out.off, s.ids}}}
-		},
-		Equal: func(a, b any) bool {
-			x, y := a.(roomState), b.(roomState)
-			return x.head == y.head && x.ids == y.ids
+// register is a model of a window of operations. In each state at most one
+// publish can be next, so that the search does not branch.
+func register(window []porcupine.Operation) porcupine.Model {
+	start := window[0].Input.(step).from
+	return porcupine.Model{
+		Init: func() any { return start },
+		Step: func(state, input, _ any) (bool, any) {
+			s := input.(step)
+			return state.(uint64) == s.from, s.to
 		},
 	}
-	return nondeterministic.ToModel()
 }

@@ -19,9 +19,12 @@ func TestLinearizable(t *testing.T) {
 		}
 	}
 	for name, records := range map[string][]Record{
-		"an offset that goes backwards": script(pub("a", Call, 0), pub("a", OK, 2), pub("b", Call, 0), pub("b", OK, 1)),
-		"one offset for two":            script(pub("a", Call, 0), pub("a", OK, 1), pub("b", Call, 0), pub("b", OK, 1)),
-		"two offsets for one":           script(pub("a", Call, 0), pub("a", OK, 1), pub("a", Call, 0), pub("a", OK, 2)),
+		"an offset that goes backwards": script(
+			pub("a", Call, 0), pub("a", OK, 2), pub("b", Call, 0), pub("b", OK, 1), fin("b", 1), fin("a", 2)),
+		"a read of what had passed": script(
+			pub("a", Call, 0), pub("a", OK, 1), pub("b", Call, 0), pub("b", OK, 2),
+			Record{P: "c", K: Attach, Ph: Call}, Record{P: "c", K: CaughtUp, Room: "r", Off: 1},
+			fin("a", 1), fin("b", 2)),
 	} {
 		if v := Linearizable(records, 10*time.Second); len(v) == 0 {
 			t.Errorf("%s is not caught", name)

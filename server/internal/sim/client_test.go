@@ -50,6 +50,7 @@ func (c *client) connectOnly() (*reprise.Client, error) {
 		Positions: c.store, ReplayLimit: c.w.replayLimit, Takeover: reprise.TakeoverTakeOver,
 		DialOptions: []grpc.DialOption{
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.w.net.connect(ctx, c.name) }),
+			grpc.WithStreamInterceptor(c.observe),
 		},
 	})
 }
@@ -205,4 +206,26 @@ func record(room, incarnation string, e *reprisev1.Event) history.Record {
 		r.ID = e.GetSender() + "/" + e.GetClientId()
 	}
 	return r
+}
+
+// observe has the trace say when a session is attached.
+func (c *client) observe(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s, err := next(ctx, d, cc, method, opts...)
+	return &observed{s, c}, err
+}
+
+type observed struct {
+	grpc.ClientStream
+	c *client
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (o *observed) RecvMsg(m any) error {
+	err := o.ClientStream.RecvMsg(m)
+	if f, ok := m.(*reprisev1.ServerFrame); ok && err == nil {
+		if w := f.GetWelcome(); w != nil {
+			o.c.w.trace.Add(history.Record{P: o.c.name, K: history.Attach, Ph: history.OK, Session: w.GetSessionId(), Attach: w.GetAttach()})
+		}
+	}
+	return err
 }

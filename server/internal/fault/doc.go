@@ -1,0 +1,35 @@
+// Package fault lets tests of the real binary break it on purpose. Without the
+// build tag "faults" every function of it is empty, and the compiler removes
+// the calls.
+//
+// With the tag, two environment variables choose:
+//
+//	REPRISE_KILL=point[:n]   the process gets SIGKILL when it reaches that point
+//	                         for the n-th time (default 1)
+//	REPRISE_BROKEN=rule      that rule is broken: a negative control, which the
+//	                         test of the promise must notice
+package fault
+
+// Points at which the process can be killed.
+const (
+	Assigned  = "assigned"   // an event has its offset and is not committed
+	Committed = "committed"  // it is committed and not in the tail
+	Shown     = "shown"      // it is in the tail and its receipt is not sent
+	Attached  = "attached"   // an attach number is raised and the Welcome is not sent
+	Trimming  = "trimming"   // retention has removed some events
+	BackingUp = "backing-up" // a backup is being written
+)
+
+// Rules that can be broken.
+const (
+	AckBeforeSync  = "ack-before-sync"    // P1: acknowledged before it is synced
+	SkipOnResume   = "skip-on-resume"     // P2: a resume starts one event late
+	SubscribeLate  = "subscribe-late"     // P3: the head is cut before subscribing: what comes between is lost
+	ForgetClientID = "forget-client-id"   // P4: the dedupe index is not written
+	IgnoreFence    = "ignore-fence"       // P5: an older attachment is listened to
+	DropSlow       = "drop-slow"          // P6: a reader that is behind is moved to the head
+	ForgetRooms    = "forget-rooms"       // P7: rooms joined while away are not restored
+	ExpireSessions = "expire-sessions"    // P8: a session that was away for two minutes is not resumed
+	IgnoreHistory  = "ignore-incarnation" // P2: a position is good whatever its incarnation
+	NameEverything = "name-everything"    // P13: every room is named at a resume
+)
