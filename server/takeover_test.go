@@ -3,6 +3,7 @@ package server_test
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -246,7 +247,7 @@ func TestP5_RacingResumes(t *testing.T) {
 	if got := holder.welcome.GetAttach(); got != uint64(len(streams)+1) {
 		t.Errorf("the highest attach number is %d", got)
 	}
-	for _, s := range append(streams, first) {
+	for _, s := range slices.Concat(streams, []*stream{first}) {
 		if s == holder {
 			continue
 		}

@@ -43,7 +43,7 @@ func (m *Manager) Open(ctx context.Context, stream Stream, o Open) (*Attachment,
 		return nil, err
 	}
 	at := &attaching{a: a, focus: o.Focus, history: o.History, outcome: reprisev1.Outcome_OUTCOME_NEW}
-	return at.run(ctx, func() error { return at.create(ctx) })
+	return at.run(func() error { return at.create(ctx) })
 }
 
 // Resume attaches stream to a session, or to a copy of it if it must not or
@@ -59,7 +59,7 @@ func (m *Manager) Resume(ctx context.Context, stream Stream, r Resume) (*Attachm
 	if r.ReplayLimit > 0 && (at.limit == 0 || r.ReplayLimit < at.limit) {
 		at.limit = r.ReplayLimit
 	}
-	return at.run(ctx, func() error { return at.resume(ctx, r) })
+	return at.run(func() error { return at.resume(ctx, r) })
 }
 
 // attaching is an attach under way: what is known of the client and its rooms
@@ -83,7 +83,7 @@ type attaching struct {
 }
 
 // run makes the session's attach by commit, and on success begins the stream.
-func (at *attaching) run(ctx context.Context, commit func() error) (*Attachment, error) {
+func (at *attaching) run(commit func() error) (*Attachment, error) {
 	a := at.a
 	if err := commit(); err != nil {
 		a.abandon(err)

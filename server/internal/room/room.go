@@ -118,27 +118,24 @@ type entry struct {
 	sender, clientID string
 }
 
-// appendLocked gives the entries their offsets and hands them to the engine;
-// it returns the offset of the last. Every check that could refuse them has
-// been made, under the same lock. done is called when they are durable and in
+// appendLocked gives the entries their offsets and hands them to the engine.
+// Every check that could refuse them has been made, under the same lock. done is called when they are durable and in
 // the tail, after readers were woken, and must not block.
-func (r *Room) appendLocked(entries []entry, members []store.MemberChange, create *store.Meta, done func(error)) uint64 {
+func (r *Room) appendLocked(entries []entry, members []store.MemberChange, create *store.Meta, done func(error)) {
 	first := r.head + 1
 	events := make([]store.Event, len(entries))
 	for i, e := range entries {
 		event.Place(e.element, first+uint64(i), first+uint64(i)-1)
 		events[i] = store.Event{Encoded: e.element, Sender: e.sender, ClientID: e.clientID}
 	}
-	last := first + uint64(len(entries)) - 1
 	a := &store.Append{Expect: r.head, Create: create, Events: events, Members: members}
 	a.Done = func(err error) {
 		r.committed(a, err)
 		done(err)
 	}
-	r.head = last
+	r.head += uint64(len(entries))
 	r.pending += len(entries)
 	r.log.Append(a)
-	return last
 }
 
 // committed makes a durable append visible and wakes the readers. It is called
