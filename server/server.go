@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	channelz "google.golang.org/grpc/channelz/service"
 	"google.golang.org/grpc/health"
@@ -40,6 +41,8 @@ type Server struct {
 	health   *health.Server
 	grpc     *grpc.Server
 	gateway  *gateway.Gateway
+
+	serving sync.WaitGroup // the listeners' loops
 }
 
 // New opens the data directory and returns a server that serves nothing yet.
@@ -137,6 +140,11 @@ func transportOptions(l Limits) []grpc.ServerOption {
 	}
 }
 
+// LimitGRPCLog sends gRPC's own error log to l, at most one line a second:
+// otherwise every bad client writes one. The log is the process's, so a
+// program calls this once, before it uses gRPC.
+func LimitGRPCLog(l *slog.Logger) { gateway.LimitGRPCLog(l) }
+
 func (s *Server) register(r grpc.ServiceRegistrar) {
 	s.service.Register(r)
 	grpc_health_v1.RegisterHealthServer(r, s.health)
@@ -155,15 +163,21 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 	}
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
 	s.health.SetServingStatus(reprisev1.ChatService_ServiceDesc.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
-	var g errgroup.Group
-	g.Go(func() error {
-		if err := s.grpc.Serve(grpcListener); !errors.Is(err, grpc.ErrServerStopped) {
-			return err
+	ended := make(chan error, 2)
+	s.serving.Go(func() {
+		err := s.grpc.Serve(grpcListener)
+		if errors.Is(err, grpc.ErrServerStopped) {
+			err = nil // Shutdown came first
 		}
-		return nil // Shutdown came first
+		ended <- err
 	})
-	g.Go(func() error { return s.gateway.Serve(httpListener) })
-	return g.Wait()
+	s.serving.Go(func() { ended <- s.gateway.Serve(httpListener) })
+	for range cap(ended) {
+		if err := <-ended; err != nil {
+			return err // Shutdown ends the other one
+		}
+	}
+	return nil
 }
 
 func (s *Server) safe(a net.Addr) error {
@@ -220,6 +234,7 @@ func drainFor(ctx context.Context) time.Duration {
 
 // closeCore closes everything behind the edge; no handler runs any more.
 func (s *Server) closeCore(ctx context.Context) error {
+	s.serving.Wait()
 	s.service.Wait()
 	s.pool.Close()
 	s.rooms.Close()

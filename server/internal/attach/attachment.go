@@ -324,7 +324,8 @@ func (a *Attachment) memberChanged(room string, c store.MemberChange) {
 }
 
 // WantHistory has the user's coming join of a room deliver that many events
-// before the join event to this attachment. Call forget when the join is over.
+// before the join event to this attachment, once. Call forget if it comes to
+// no join after all.
 func (a *Attachment) WantHistory(room string, events uint32) (forget func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -58,6 +58,7 @@ func (a *Attachment) open(name string, joined uint64) error {
 	}
 	a.mu.Lock()
 	history := uint64(a.histories[name])
+	delete(a.histories, name)
 	a.mu.Unlock()
 	p := &place{a: a, joined: joined}
 	from := max(joined-min(joined, history+1), min(joined, r.Oldest())-1)

@@ -118,8 +118,9 @@ func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomR
 	if err := s.roomForOne(ctx, c.user, r.GetRoom()); err != nil {
 		return nil, err
 	}
+	forget := func() {}
 	if c.attachment != nil && r.GetHistory() > 0 {
-		defer c.attachment.WantHistory(r.GetRoom(), r.GetHistory())()
+		forget = c.attachment.WantHistory(r.GetRoom(), r.GetHistory())
 	}
 	var out *reprisev1.JoinRoomResponse
 	err := s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
@@ -134,6 +135,9 @@ func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomR
 		}
 		return err
 	})
+	if err != nil || out.GetAlready() {
+		forget() // no join event will come to take it
+	}
 	return out, err
 }
 

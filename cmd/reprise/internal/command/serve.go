@@ -74,6 +74,7 @@ func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
+	server.LimitGRPCLog(log)
 	if f.drainTimeout <= 0 {
 		return usagef(cmd, "--drain-timeout must be more than 0, and is %v", f.drainTimeout)
 	}
