@@ -26,7 +26,7 @@ func TestP9_DrainKeepsToItsDeadline(t *testing.T) {
 	stubborn.reach("lobby", 53)
 	polite.reach("lobby", 53)
 	began := time.Now()
-	const deadline = 4 * time.Second
+	const deadline = 6 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	result := make(chan error, 1)
@@ -45,7 +45,9 @@ func TestP9_DrainKeepsToItsDeadline(t *testing.T) {
 	if err := <-result; err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Shutdown: %v", err)
 	}
-	if took := time.Since(began); took > deadline+500*time.Millisecond {
+	// Half of it is the clients'; those that do not read are cut off a second
+	// later.
+	if took := time.Since(began); took > deadline-500*time.Millisecond {
 		t.Errorf("Shutdown took %v", took)
 	}
 	n.conn.Close()

@@ -39,48 +39,64 @@ func (s *stream) resumeAs(instance string, policy reprisev1.Takeover) *reprisev1
 }
 
 // The same instance takes over silently: the old stream sends the receipts that
-// are due, then Moved, and ends with OK.
+// are due, then Moved, and ends with OK. The client publishes all the time.
 func TestP5_SameInstanceMoves(t *testing.T) {
 	n := serve(t)
 	n.join("alice", "lobby")
-	old := n.connect("alice", &reprisev1.OpenRequest{InstanceId: "tab1"}).caughtUp()
-	for i := range 30 {
-		old.send(&reprisev1.ClientFrame{RequestId: fmt.Sprint("r", i), Frame: &reprisev1.ClientFrame_SendMessage{
-			SendMessage: &reprisev1.SendMessageRequest{Room: "lobby", ClientId: fmt.Sprint("c", i), Text: "hello"},
-		}})
-	}
-	now := n.connect("alice", old.resumeAs("tab1", reprisev1.Takeover_TAKEOVER_REFUSE)).greeted()
-	if w := now.welcome; w.GetAttach() != 2 || w.GetSessionId() != old.welcome.GetSessionId() {
-		t.Fatalf("Welcome %v", w)
-	}
-	answers, moved := 0, uint64(0)
-	for {
-		f, err := old.recv()
-		if err != nil {
-			if err != io.EOF {
-				t.Errorf("the old stream ended with %v, want OK", err)
+	now := n.connect("alice", &reprisev1.OpenRequest{InstanceId: "tab1"}).caughtUp()
+	published := 0
+	for round := range uint64(8) {
+		old := now
+		var sender sync.WaitGroup
+		sender.Go(func() {
+			for i := 0; ; i++ {
+				id := fmt.Sprintf("%d-%d", round, i)
+				if old.client.SendMsg(&reprisev1.ClientFrame{RequestId: id, Frame: &reprisev1.ClientFrame_SendMessage{
+					SendMessage: &reprisev1.SendMessageRequest{Room: "lobby", ClientId: id, Text: "hello"},
+				}}) != nil {
+					return
+				}
 			}
-			break
+		})
+		receipts := 0
+		for receipts < 50 {
+			if old.next().GetReceipt() != nil {
+				receipts++
+			}
 		}
-		switch {
-		case moved > 0:
-			t.Errorf("after Moved came %v", f.ServerFrame)
-		case f.GetReceipt() != nil:
-			answers++
-		case f.GetFault() != nil:
-			if f.GetFault().GetReason() != "FENCED" {
+		now = n.connect("alice", old.resumeAs("tab1", reprisev1.Takeover_TAKEOVER_REFUSE)).greeted()
+		if w := now.welcome; w.GetAttach() != round+2 || w.GetSessionId() != old.welcome.GetSessionId() {
+			t.Fatalf("Welcome %v", w)
+		}
+		moved := uint64(0)
+		for {
+			f, err := old.recv()
+			if err != nil {
+				if err != io.EOF {
+					t.Errorf("the old stream ended with %v, want OK", err)
+				}
+				break
+			}
+			switch {
+			case moved > 0:
+				t.Errorf("after Moved came %v", f.ServerFrame)
+			case f.GetReceipt() != nil:
+				receipts++
+			case f.GetFault() != nil && f.GetFault().GetReason() != "FENCED":
 				t.Errorf("Fault %v", f.GetFault())
+			case f.GetMoved() != nil:
+				moved = f.GetMoved().GetAttach()
 			}
-		case f.GetMoved() != nil:
-			moved = f.GetMoved().GetAttach()
 		}
-	}
-	if moved != 2 {
-		t.Errorf("Moved %d, want 2", moved)
-	}
-	// Every event that is there was acknowledged to the old stream.
-	if head := n.room("alice", "lobby").GetHead(); head != uint64(2+answers) {
-		t.Errorf("%d receipts, %d events", answers, head-2)
+		sender.Wait()
+		if moved != round+2 {
+			t.Errorf("Moved %d, want %d", moved, round+2)
+		}
+		published += receipts
+		if events := int(n.room("alice", "lobby").GetHead()) - 2; events != published {
+			t.Fatalf("%d events, %d receipts", events, published)
+		}
+		now.caughtUp()
 	}
 }
 
