@@ -17,6 +17,8 @@ export PATH
 # conversation has its server killed.
 FUZZTIME ?= 10s
 SOAK     ?= 30m
+SEEDS    ?= 1000
+SEED     ?= 1
 KILLS    ?= 20
 
 ##@ Every day
@@ -34,6 +36,7 @@ build: ## the command, as ./reprise (the page is embedded as committed; no Node)
 .PHONY: test
 test: deps ## THE test command: everything, on a fresh Debian machine with Go, Node and make
 	@$(MAKE) test-go
+	@$(MAKE) test-sim
 	@$(MAKE) test-transcript
 	@$(MAKE) test-web
 	@$(MAKE) test-conversation
@@ -67,6 +70,10 @@ clean: ## remove what builds and tests leave here, but no tools and no data
 	find . -name '*.test' -not -path './web/node_modules/*' -type f -delete
 
 ##@ Parts of the test command
+
+.PHONY: test-sim
+test-sim: ## the simulation: a fixed set of seeds, and new ones for a while
+	go test -count=1 -timeout 10m -run '^TestSim$$' ./server/internal/sim -fixed 30 -random 30s
 
 .PHONY: test-transcript
 test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real server on the default ports
@@ -109,6 +116,10 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 	    echo "== $$dir $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
 	  done; \
 	done
+
+.PHONY: sim
+sim: ## the simulation with SEEDS (1000) seeds from SEED (1) on
+	go test -count=1 -timeout 0 -run '^TestSim$$' ./server/internal/sim -seeds $(SEEDS) -seed $(SEED)
 
 .PHONY: soak
 soak: deps ## the conversation, again and again for SOAK (30m)

@@ -354,10 +354,11 @@ func (a *attachment) write() {
 		case <-a.acked:
 			err = a.writeAcks()
 		case bye := <-a.bye:
+			// Whether it gets through or not, this is the end.
 			if err = a.writeAcks(); err == nil {
-				a.rpc.Send(&reprisev1.ClientFrame{Frame: &reprisev1.ClientFrame_Bye{Bye: bye}})
+				_ = a.rpc.Send(&reprisev1.ClientFrame{Frame: &reprisev1.ClientFrame_Bye{Bye: bye}})
 			}
-			a.rpc.CloseSend()
+			_ = a.rpc.CloseSend()
 			return
 		case <-a.ctx.Done():
 			return

@@ -2,6 +2,7 @@ package reprise
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -120,14 +121,14 @@ func saveUntilKilled(path string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	saved, err := f.Load(nil)
+	saved, err := f.Load(context.Background())
 	var offset uint64
 	if len(saved.Places) > 0 {
 		offset = saved.Places[0].Position.Offset
 	}
 	for ; err == nil; fmt.Println(offset) {
 		offset++
-		err = f.Save(nil, offsetUpdate(offset))
+		err = f.Save(context.Background(), offsetUpdate(offset))
 	}
 	fmt.Println(err)
 	os.Exit(1)

@@ -72,12 +72,11 @@ func (c *Client) run(caller context.Context, h Handler) error {
 	stopSaving()
 	saver.Wait()
 	r.wg.Wait()
-	switch cause := context.Cause(ctx); {
-	case caller.Err() != nil && cause == context.Cause(caller):
+	cause := context.Cause(ctx)
+	if caller.Err() != nil && errors.Is(cause, context.Cause(caller)) {
 		return failed // the caller wanted an end
-	default:
-		return cause // the handler's, the store's or the supervisor's error
 	}
+	return cause // the handler's, the store's or the supervisor's error
 }
 
 // finish saves and acknowledges what was handled and says goodbye.

@@ -62,14 +62,11 @@ func New(o Options) (*Server, error) {
 			return nil, err
 		}
 	}
-	s, err := assemble(o, st)
-	if err != nil {
-		return nil, errors.Join(err, st.Close())
-	}
-	return s, nil
+	return assemble(o, st)
 }
 
-// assemble builds the layers over a store, which the server then owns.
+// assemble builds the layers over a store, which the server then owns; it is
+// closed if that fails.
 func assemble(o Options, st store.Store) (*Server, error) {
 	s := &Server{opts: o, store: st, pool: attach.NewPool(), health: health.NewServer()}
 	m := newMetrics()
@@ -97,8 +94,7 @@ func assemble(o Options, st store.Store) (*Server, error) {
 		MaxRecvBytes: recvBytes(o.Limits), Logger: o.Logger,
 	})
 	if err != nil {
-		s.closeCore(context.Background())
-		return nil, err
+		return nil, errors.Join(err, s.closeCore(context.Background()))
 	}
 	return s, nil
 }

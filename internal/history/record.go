@@ -108,7 +108,7 @@ func (t *Trace) Add(r Record) {
 	r.T = int64(time.Since(t.start))
 	t.records = append(t.records, r)
 	if t.sink != nil {
-		_ = t.sink.Encode(r) // the trace in memory is the one that is checked
+		_ = t.sink.Encode(r) //nolint:errchkjson // the trace in memory is the one that is checked
 	}
 }
 

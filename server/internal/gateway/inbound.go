@@ -87,7 +87,7 @@ func (b *inbound) Read(p []byte) (int, error) {
 		b.mu.Unlock()
 	}
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		b.ended.Store(true)
 	case err != nil:
 		// Nobody reads any more, so nobody would notice that the peer left.

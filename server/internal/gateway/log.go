@@ -32,7 +32,7 @@ func (l *limited) warn(msg string, args ...any) {
 	if n := l.left.Swap(0); n > 0 {
 		args = append(args, "suppressed", n)
 	}
-	l.log.Log(context.Background(), slog.LevelWarn, msg, args...)
+	l.log.Log(context.Background(), slog.LevelWarn, msg, args...) //nolint:sloglint // its callers' messages are constants, or net/http's
 }
 
 // Write takes a line of a log.Logger.

@@ -33,7 +33,6 @@ type client struct {
 	mu    sync.Mutex
 	held  map[string]uint64 // by room; what the trace says it holds
 	stall time.Duration     // the handler's next nap
-	fatal error
 	sent  int
 }
 

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -27,7 +26,7 @@ type node struct {
 }
 
 func newNode(t *testing.T, n *network, o server.Options) *node {
-	o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	o.Logger = slog.New(slog.DiscardHandler)
 	o.Hosts = []string{"sim"}
 	return &node{t: t, net: n, opts: o, fs: vfs.NewCrashableMem()}
 }

@@ -21,7 +21,8 @@ import (
 var (
 	seeds  = flag.Int("seeds", 0, "run this many seeds, from -seed on, instead of the usual ones")
 	first  = flag.Uint64("seed", 1, "the first seed")
-	random = flag.Duration("random", 10*time.Second, "how long to try random seeds")
+	fixed  = flag.Int("fixed", 5, "how many fixed seeds to run")
+	random = flag.Duration("random", 3*time.Second, "how long to try random seeds besides")
 )
 
 // TestSim runs a fixed set of seeds, then new ones for a while.
@@ -36,14 +37,14 @@ func TestSim(t *testing.T) {
 		}
 		return
 	}
-	for seed := range uint64(25) {
-		run(t, seed+1)
+	for seed := range *fixed {
+		run(t, uint64(seed+1))
 	}
 	tried := 0
 	for began := time.Now(); time.Since(began) < *random; tried++ {
 		run(t, rand.Uint64())
 	}
-	t.Logf("25 fixed and %d random seeds", tried)
+	t.Logf("%d fixed and %d random seeds", *fixed, tried)
 }
 
 // run runs one seed in a bubble, as a test of its own.
