@@ -137,6 +137,33 @@ func TestP6_WindowPausesAndResumes(t *testing.T) {
 	s.reach("a", last+1)
 	n.say("alice", "a", "and this waits")
 	s.quiet(200 * time.Millisecond)
+	// A call opens the window of a stream that only reads, and does so itself:
+	// not only when the Checkpoint has it looked at.
+	s = n.open("alice", &reprisev1.OpenRequest{Window: 1}).caughtUp()
+	early := 0
+	for range 3 {
+		sent := n.say("alice", "a", "one at a time")
+		s.reach("a", sent.GetOffset())
+		ack := &reprisev1.AckRequest{Via: s.via(), Positions: []*reprisev1.Position{s.position("a")}}
+		sent = n.say("alice", "b", "waits for that")
+		if _, err := n.Ack(as(t, "alice"), ack); err != nil {
+			t.Fatal(err)
+		}
+		stored := false
+		for s.rooms["b"].last < sent.GetOffset() {
+			stored = s.next().GetCheckpoint() != nil || stored
+		}
+		if !stored {
+			early++
+		}
+		ack.Positions = []*reprisev1.Position{s.position("b")}
+		if _, err := n.Ack(as(t, "alice"), ack); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if early == 0 {
+		t.Error("an acknowledgement opens the window only when it is stored")
+	}
 }
 
 // A client that never answers a Heartbeat keeps its stream.
