@@ -10,6 +10,7 @@ import (
 
 // A checkpoint and the positions that moved since are enough to resume.
 func TestP13_ResumeByCheckpoint(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	n := serve(t)
 	n.join("alice", "a", "b", "c")
 	s := n.connect("alice", &reprisev1.OpenRequest{}).caughtUp()
@@ -58,6 +59,7 @@ func TestP13_ResumeByCheckpoint(t *testing.T) {
 // Where the server cannot tell what was acknowledged since a checkpoint, it
 // asks for all positions.
 func TestP13_PositionsNeeded(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	n := serve(t)
 	n.join("alice", "a", "b")
 	s := n.connect("alice", &reprisev1.OpenRequest{}).caughtUp()

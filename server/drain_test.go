@@ -16,6 +16,7 @@ import (
 // A Shutdown keeps to its deadline with clients that ignore it and clients
 // that do not read; streams end with UNAVAILABLE, and resume afterwards.
 func TestP9_DrainKeepsToItsDeadline(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	n := serve(t)
 	n.join("alice", "lobby")
 	n.join("bob", "lobby")

@@ -79,6 +79,7 @@ func TestP7_KeysOfOthers(t *testing.T) {
 // client's positions; where there is none, a Gap says so, until the client
 // says that it has it.
 func TestP7_RecordLost(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	n := serve(t)
 	n.join("alice", "known", "unknown")
 	s := n.open("alice", &reprisev1.OpenRequest{}).caughtUp()

@@ -102,6 +102,7 @@ func TestP5_SameInstanceMoves(t *testing.T) {
 
 // Another instance takes over one that is silent.
 func TestP5_SilentHolderIsFenced(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	n := serve(t)
 	old := n.connect("alice", &reprisev1.OpenRequest{InstanceId: "tab1"}).caughtUp()
 	for i, policy := range []reprisev1.Takeover{reprisev1.Takeover_TAKEOVER_FORK, reprisev1.Takeover_TAKEOVER_REFUSE} {
@@ -125,6 +126,7 @@ func TestP5_SilentHolderIsFenced(t *testing.T) {
 // A holder that answers is left alone by default, fenced or protected on
 // request; an empty instance id takes over.
 func TestP5_LiveHolder(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	n := serve(t)
 	n.join("alice", "lobby")
 	old := n.connect("alice", &reprisev1.OpenRequest{InstanceId: "tab1"}).caughtUp()
