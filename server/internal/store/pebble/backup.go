@@ -1,0 +1,151 @@
+package pebble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+
+	db "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// A live copy is made in two steps: links within the data directory, by
+// name of this prefix, and then a copy of what they link to.
+const linksPrefix = "backup-"
+
+// backups numbers the backups of this process.
+var backups atomic.Uint64
+
+// Backup copies the store as it is at one moment to dest, which must not exist
+// and may be on another disk. Everything acknowledged before the call is in it.
+// Writes wait while the tables are linked and the log is copied, which takes
+// milliseconds, not while the tables are copied. The copy is complete, synced
+// and checked, or it is not there; half of one is left as dest.partial only by
+// a crash.
+//
+// Opened, the copy is a log of its own: it appends under an incarnation of its
+// own, and whoever holds more than it has is rewound.
+func (s *Store) Backup(ctx context.Context, dest string) error {
+	fsys := s.opts.fs()
+	s.removeLinks(fsys)
+	links := fsys.PathJoin(s.dir, fmt.Sprintf("%s%s-%d", linksPrefix, s.incarnation, backups.Add(1)))
+	o := &checkpoint{awaited: newAwaited(), dir: links}
+	if err := s.do(ctx, o, o.awaited); err != nil {
+		return errors.Join(fmt.Errorf("store: backup: %w", err), fsys.RemoveAll(links))
+	}
+	return errors.Join(copyStore(ctx, fsys, links, dest), fsys.RemoveAll(links))
+}
+
+// removeLinks removes what a backup left that was interrupted by the end of
+// its process.
+func (s *Store) removeLinks(fsys vfs.FS) {
+	names, err := fsys.List(s.dir)
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, linksPrefix) && !strings.HasPrefix(name, linksPrefix+s.incarnation) {
+			if err := fsys.RemoveAll(fsys.PathJoin(s.dir, name)); err != nil {
+				s.logger.Warn("store: what an interrupted backup left takes space", "path", name, "error", err)
+			}
+		}
+	}
+}
+
+// checkpoint is the part of a backup that is a turn of the committer: while the
+// log is copied nobody writes to it. Otherwise the copy could hold a later part
+// of the log and not an earlier one, which looks like damage.
+type checkpoint struct {
+	awaited
+	dir string
+}
+
+func (o *checkpoint) cost() (events, bytes int) { return 1, 0 }
+
+func (o *checkpoint) apply(b *batch) error {
+	return b.c.s.db.Checkpoint(o.dir, db.WithFlushedWAL())
+}
+
+// Backup copies the data directory of a stopped server, like [Store.Backup] does of a live one.
+// The error wraps store.ErrLocked if a server has it open.
+func Backup(ctx context.Context, dir, dest string) error {
+	fsys := vfs.Default
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("store: data directory: %w", err)
+	}
+	c := &checker{fs: fsys, dir: dir}
+	if err := c.isStore(); err != nil {
+		return err
+	}
+	lock, err := lockDir(fsys, dir)
+	if err != nil {
+		return err
+	}
+	// Nobody writes, so the files as they are are the copy.
+	return errors.Join(copyStore(ctx, fsys, dir, dest), lock.Close())
+}
+
+// copyStore copies the files of a directory that nobody writes to, checks the
+// copy and gives it its name.
+func copyStore(ctx context.Context, fsys vfs.FS, from, dest string) (err error) {
+	partial := dest + ".partial"
+	for _, name := range []string{dest, partial} {
+		if _, err := fsys.Stat(name); err == nil {
+			return fmt.Errorf("store: backup: %s exists: remove it, or choose another name: %w", name, fs.ErrExist)
+		}
+	}
+	if err := mkdirDurable(fsys, partial); err != nil {
+		return fmt.Errorf("store: backup: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("store: backup: %w", err), fsys.RemoveAll(partial))
+		}
+	}()
+	if err := copyFiles(ctx, fsys, from, partial); err != nil {
+		return err
+	}
+	report, err := Check(ctx, partial, CheckOptions{FS: fsys})
+	if err != nil {
+		return err
+	}
+	if report.Damaged() {
+		return fmt.Errorf("the copy is damaged, and so may be what was copied: %v", report.Problems[0])
+	}
+	if err := fsys.Rename(partial, dest); err != nil {
+		return err
+	}
+	return syncDir(fsys, fsys.PathDir(dest))
+}
+
+func copyFiles(ctx context.Context, fsys vfs.FS, from, to string) error {
+	names, err := fsys.List(from)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		source := fsys.PathJoin(from, name)
+		info, err := fsys.Stat(source)
+		if err != nil {
+			return err
+		}
+		if !info.Mode().IsRegular() || name == lockName {
+			continue
+		}
+		if err := errors.Join(ctx.Err(), vfs.Copy(fsys, source, fsys.PathJoin(to, name))); err != nil {
+			return err
+		}
+	}
+	return syncDir(fsys, to)
+}
+
+// lockName is the file by which Pebble locks a directory.
+const lockName = "LOCK"

@@ -1,0 +1,179 @@
+package pebble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// TestBackupLive copies a store again and again while all of its rooms are
+// written to. Each copy checks clean, opens, and has everything that was
+// acknowledged before it was asked for.
+func TestBackupLive(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	s := mustOpen(t, dir, options(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	var heads [4]struct {
+		sync.Mutex
+		acknowledged uint64
+	}
+	for i := range heads {
+		l := logOf(t, s, fmt.Sprint("room", i))
+		writers.Go(func() {
+			for head := uint64(0); ctx.Err() == nil; head++ {
+				if err := appendOne(t, l, head); err != nil {
+					t.Error(err)
+					return
+				}
+				heads[i].Lock()
+				heads[i].acknowledged = head + 1
+				heads[i].Unlock()
+			}
+		})
+	}
+	for n := range 5 {
+		var before [4]uint64
+		for i := range heads {
+			heads[i].Lock()
+			before[i] = heads[i].acknowledged
+			heads[i].Unlock()
+		}
+		dest := filepath.Join(t.TempDir(), "made", fmt.Sprint("copy", n))
+		if err := s.Backup(t.Context(), dest); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Check(t.Context(), dest, CheckOptions{})
+		if err != nil || r.Damaged() {
+			t.Fatalf("copy %d: %+v, %v", n, r, err)
+		}
+		backup := mustOpen(t, dest, options(t))
+		if backup.Incarnation() == s.Incarnation() {
+			t.Error("the copy has the incarnation of the original")
+		}
+		for i, want := range before {
+			l := logOf(t, backup, fmt.Sprint("room", i))
+			if head := l.State().Head; head < want {
+				t.Errorf("copy %d: room%d has head %d, and %d was acknowledged before", n, i, head, want)
+			}
+			if err := appendOne(t, l, l.State().Head); err != nil {
+				t.Error(err)
+			}
+		}
+		mustClose(t, backup)
+	}
+	cancel()
+	writers.Wait()
+	mustClose(t, s)
+	if left := backupLinks(t, dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if r, err := Check(t.Context(), dir, CheckOptions{}); err != nil || r.Damaged() {
+		t.Errorf("the original: %+v, %v", r, err)
+	}
+}
+
+func backupLinks(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), linksPrefix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// TestBackupOfStopped copies a directory that nobody has open, which is not
+// changed by it.
+func TestBackupOfStopped(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	s := mustOpen(t, dir, options(t))
+	populate(t, s, 0)
+	want, err := readContents(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dest := filepath.Join(t.TempDir(), "copy")
+	if err := Backup(t.Context(), dir, dest); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("beside a server: %v", err)
+	}
+	mustClose(t, s)
+	before := snapshot(t, dir)
+	if err := Backup(t.Context(), dir, dest); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(before, snapshot(t, dir)) {
+		t.Error("the original was changed")
+	}
+	if err := Backup(t.Context(), dir, dest); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("onto another backup: %v", err)
+	}
+	backup := mustOpen(t, dest, options(t))
+	got, err := readContents(t.Context(), backup)
+	if err != nil || !maps.Equal(got.events, want.events) {
+		t.Errorf("the copy reads otherwise: %v", err)
+	}
+	mustClose(t, backup)
+}
+
+// TestBackupOfDamaged is refused, and leaves nothing that could be taken for a
+// backup.
+func TestBackupOfDamaged(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	for round := range 2 { // the second start writes the log of the first into a table
+		s := mustOpen(t, dir, options(t))
+		populate(t, s, round)
+		mustClose(t, s)
+	}
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal("no table: ", err)
+	}
+	data, err := os.ReadFile(tables[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(tables[0], data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	parent := t.TempDir()
+	err = Backup(t.Context(), dir, filepath.Join(parent, "copy"))
+	if err == nil || !strings.Contains(err.Error(), "damaged") || !strings.Contains(err.Error(), filepath.Base(tables[0])) {
+		t.Errorf("a damaged directory: %v", err)
+	}
+	if left, err := os.ReadDir(parent); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestBackupCleansUp removes what a backup left whose process ended.
+func TestBackupCleansUp(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	stale := filepath.Join(dir, linksPrefix+"i_earlier-1")
+	if err := os.MkdirAll(stale, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := mustOpen(t, dir, options(t))
+	defer mustClose(t, s)
+	populate(t, s, 0)
+	if err := s.Backup(t.Context(), filepath.Join(t.TempDir(), "copy")); err != nil {
+		t.Fatal(err)
+	}
+	if left := backupLinks(t, dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}

@@ -1,0 +1,285 @@
+package pebble
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"strconv"
+	"strings"
+
+	db "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/record"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Kinds of files, by name.
+type fileKind int
+
+const (
+	fileOther fileKind = iota
+	fileManifest
+	fileLog
+	fileTable
+)
+
+func kindOf(name string) fileKind {
+	switch {
+	case strings.HasPrefix(name, "MANIFEST-"):
+		return fileManifest
+	case strings.HasSuffix(name, ".log"):
+		return fileLog
+	case strings.HasSuffix(name, ".sst"):
+		return fileTable
+	}
+	return fileOther
+}
+
+// checkManifest reads the list of tables to its end. Pebble takes a record of
+// it that is not whole for its end, and forgets the tables named after it
+// without a word.
+func (c *checker) checkManifest() {
+	desc, err := db.Peek(c.dir, c.fs)
+	if err != nil || !desc.Exists {
+		return // Open says so
+	}
+	name := c.fs.PathBase(desc.ManifestFilename)
+	data, err := c.read(name)
+	if err != nil {
+		c.found(Problem{File: name, Detail: err.Error()})
+		return
+	}
+	if at, err := readRecords(data, 0); err != nil {
+		c.found(Problem{File: name, Detail: fmt.Sprintf("not whole from byte %d of %d on (%v): tables listed there are forgotten when the directory is opened. "+
+			"If the machine lost power in the moment the list was written, nothing is missing", at, len(data), err)})
+	}
+}
+
+// readRecords reads records to the end of data. The error says why it could
+// not, and `at` where the last whole record ends.
+func readRecords(data []byte, number uint64) (at int64, err error) {
+	log := db.SSTableInfo{}.BackingSSTNum // of a type that has no name here
+	setNumber(&log, number)
+	r := record.NewReader(bytes.NewReader(data), log)
+	for {
+		at = r.Offset()
+		next, err := r.Next()
+		if err == nil {
+			_, err = io.Copy(io.Discard, next)
+		}
+		if errors.Is(err, io.EOF) {
+			return at, nil
+		}
+		if err != nil {
+			return at, err
+		}
+	}
+}
+
+func setNumber[T ~uint64](to *T, n uint64) { *to = T(n) }
+
+func (c *checker) read(name string) (data []byte, err error) {
+	f, err := c.fs.Open(c.fs.PathJoin(c.dir, name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read
+	return io.ReadAll(f)
+}
+
+// checkLogEnd looks at the end of the newest log of writes. Pebble reports
+// damage elsewhere in the logs when it opens them, and takes the first record
+// at the end that is not whole for a write that was cut off, and what follows
+// for nothing.
+func (c *checker) checkLogEnd() {
+	name, number := c.newestLog()
+	if name == "" {
+		return
+	}
+	data, err := c.read(name)
+	if err != nil {
+		c.found(Problem{File: name, Detail: err.Error()})
+		return
+	}
+	at, err := readRecords(data, number)
+	rest := data[min(at, int64(len(data))):]
+	if err == nil {
+		if !closed(rest, at, uint32(number)) {
+			c.note("%s: it ends without the mark of a log that was closed, because its server was killed or lost power. "+
+				"What is there is whole; whether the file has been cut short since cannot be told", name)
+		}
+		return
+	}
+	if later, ok := provesDamage(rest, at, uint32(number)); ok {
+		c.found(Problem{File: name, Detail: fmt.Sprintf("damaged at byte %d: what was written later, at byte %d, says that everything before it was on disk. "+
+			"Acknowledged events are lost when the directory is opened", at, at+int64(later))})
+		return
+	}
+	c.note("%s: the last %d bytes are no whole record. That is what a write that was cut off by a crash looks like, "+
+		"and damage of the last acknowledged events looks the same: the two cannot be told apart", name, len(rest))
+}
+
+// closed reports whether rest, which is behind the last record of a log, begins
+// with the mark that closing a log writes.
+func closed(rest []byte, at int64, number uint32) bool {
+	if left := int(logBlock - at%logBlock); left < chunkHeader {
+		rest = rest[min(left, len(rest)):]
+	}
+	return isMark(rest, number)
+}
+
+// isMark reports whether b begins with the mark at the end of a closed log:
+// a header alone, of the next log's number, with no checksum.
+func isMark(b []byte, number uint32) bool {
+	return len(b) >= chunkHeader && binary.LittleEndian.Uint32(b) == 0 && binary.LittleEndian.Uint16(b[chunkLength:]) == 0 &&
+		b[chunkKind] == markKind && binary.LittleEndian.Uint32(b[chunkLog:]) == number+1
+}
+
+func (c *checker) newestLog() (name string, number uint64) {
+	names, err := c.fs.List(c.dir)
+	if err != nil {
+		return "", 0
+	}
+	for _, n := range names {
+		if kindOf(n) != fileLog {
+			continue
+		}
+		if i, err := strconv.ParseUint(strings.TrimSuffix(n, ".log"), 10, 64); err == nil && i >= number {
+			name, number = n, i
+		}
+	}
+	return name, number
+}
+
+// The header of a chunk of Pebble's log, little-endian: checksum of all that
+// follows (4 bytes), length (2), kind (1), log number (4), and, in the newest
+// kinds, up to which offset the log was synced when it was written (8).
+const (
+	chunkLength     = 4
+	chunkKind       = 6
+	chunkLog        = 7
+	chunkHeader     = 11
+	chunkSyncHeader = 19
+	markKind        = 5
+	firstSyncKind   = 9
+	lastSyncKind    = 12
+	logBlock        = 32 << 10 // no chunk crosses the border of two blocks
+)
+
+// provesDamage looks, in the part of a log from offset `at` on, which begins
+// with a record that is not whole, for a whole chunk that could only be written
+// after what is not was synced: one that says so, or the mark that a closed log
+// ends with.
+func provesDamage(rest []byte, at int64, number uint32) (later int, ok bool) {
+	broken := firstBroken(rest, at)
+	for i := broken + 1; i < len(rest); i++ {
+		c, whole := chunkAt(rest[i:])
+		says := whole && c.log == number && c.synced > uint64(at)+uint64(broken)
+		// The mark has no checksum, so it counts only where a log ends.
+		if says || i == len(rest)-chunkHeader && isMark(rest[i:], number) {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// firstBroken returns where in rest the first chunk begins that is not whole.
+func firstBroken(rest []byte, at int64) int {
+	i := 0
+	for i < len(rest) {
+		c, whole := chunkAt(rest[i:])
+		left := logBlock - int((at+int64(i))%logBlock)
+		switch {
+		case whole:
+			i += c.size
+		case left < chunkSyncHeader: // no chunk fits in there
+			i += left
+		default:
+			return i
+		}
+	}
+	return len(rest)
+}
+
+// chunk is what a chunk's header says.
+type chunk struct {
+	size   int // with the header
+	log    uint32
+	synced uint64
+}
+
+// chunkAt returns the chunk that b begins with, if its checksum is right.
+func chunkAt(b []byte) (c chunk, whole bool) {
+	if len(b) < chunkHeader || b[chunkKind] == 0 || b[chunkKind] > lastSyncKind {
+		return chunk{}, false
+	}
+	c = chunk{size: chunkHeader, log: binary.LittleEndian.Uint32(b[chunkLog:])}
+	if b[chunkKind] >= firstSyncKind {
+		c.size = chunkSyncHeader
+	}
+	c.size += int(binary.LittleEndian.Uint16(b[chunkLength:]))
+	if len(b) < c.size || b[chunkKind] >= firstSyncKind && c.size < chunkSyncHeader {
+		return chunk{}, false
+	}
+	if b[chunkKind] >= firstSyncKind {
+		c.synced = binary.LittleEndian.Uint64(b[chunkHeader:])
+	}
+	sum := crc32.Checksum(b[chunkKind:c.size], castagnoli)
+	return c, binary.LittleEndian.Uint32(b) == (sum>>15|sum<<17)+0xa282ead8
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// checkTables compares every block of every table with its checksum. Reading
+// the records would not meet the filters, nor what compactions have hidden.
+func (c *checker) checkTables() error {
+	levels, err := c.db.SSTables()
+	if err != nil {
+		c.found(Problem{Detail: "the tables are not known: " + err.Error()})
+		return nil
+	}
+	seen := make(map[uint64]bool) // several tables may be parts of one file
+	for _, level := range levels {
+		for _, table := range level {
+			number := uint64(table.BackingSSTNum)
+			if seen[number] {
+				continue
+			}
+			seen[number] = true
+			if err := c.ctx.Err(); err != nil {
+				return err
+			}
+			name := fmt.Sprintf("%06d.sst", number)
+			if err := c.checkTable(name); err != nil {
+				c.found(Problem{File: name, Detail: err.Error()})
+			}
+			c.report.Tables++
+			if c.progress != nil {
+				c.progress(*c.report)
+			}
+		}
+	}
+	return nil
+}
+
+func (c *checker) checkTable(name string) error {
+	f, err := c.fs.Open(c.fs.PathJoin(c.dir, name), vfs.SequentialReadsOption)
+	if err != nil {
+		return err
+	}
+	readable, err := sstable.NewSimpleReadable(f)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	var o db.Options
+	o.EnsureDefaults()
+	r, err := sstable.NewReader(context.Background(), readable, o.MakeReaderOptions())
+	if err != nil {
+		return errors.Join(err, readable.Close())
+	}
+	return errors.Join(r.ValidateBlockChecksums(), r.Close())
+}
