@@ -6,7 +6,7 @@ import type { Events } from "#gen/event_pb";
 import type { ServerFrame } from "#gen/frame_pb";
 import type { Gap, Rewind } from "#gen/position_pb";
 import type { RoomClosed, RoomState } from "#gen/room_pb";
-import { Takeover } from "#gen/session_pb";
+import { Outcome, Takeover } from "#gen/session_pb";
 import type { Welcome } from "#gen/session_pb";
 import { sizeOf } from "./acks";
 import type { Attachment } from "./attachment";
@@ -83,6 +83,8 @@ export class Session {
   #session: StoredSession | undefined;
   /** Names this running client; empty until its first attempt. */
   #instance = "";
+  /** Between the Welcome of a session that is not new and the end of its replay. */
+  #restoring = false;
   /** Releases the lock of the session, if this tab has it. */
   #unlock = () => {};
   /** Put away while it was connected. */
@@ -303,7 +305,8 @@ export class Session {
     return { frame: { case: "resume", value }, withCheckpoint: checkpoint !== "" };
   }
 
-  #welcomed({ sessionId: id, resumeKey: key }: Welcome): void {
+  #welcomed({ sessionId: id, resumeKey: key, outcome }: Welcome): void {
+    this.#restoring = outcome !== Outcome.NEW;
     const isOther = id !== this.#session?.id;
     if (isOther) void this.#claim(id);
     this.#session = { id, key, instance: this.#instance };
@@ -365,6 +368,10 @@ export class Session {
     if (position) log.startAt(position.incarnation, position.offset);
     this.#keeper.handled(room.name, 0);
     this.#emit(known ? { what: "room", room: room.name } : { what: "rooms" });
+    // A room that the session has been in, or has gained, and this tab has no
+    // lines of: the tab was duplicated before its newest lines were copied, or
+    // the room was joined on another device. Show what led up to the position.
+    if (!known && this.#restoring && log.start > 0n) this.loadEarlier(room.name).catch(() => {}); // The button is still there.
   }
 
   #roomClosed({ room }: RoomClosed): undefined {
@@ -404,6 +411,7 @@ export class Session {
 
   #caughtUp(attachment: Attachment, room: string, offset: bigint): string | undefined {
     if (room === "") {
+      this.#restoring = false;
       this.#keeper.caughtUp();
       return undefined;
     }
