@@ -88,7 +88,7 @@ starts to chat; open a second one with --user to have somebody to talk to.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		newServe(std), newChat(std), newSend(std), newTail(std),
-		newRooms(std), newMembers(std), newSessions(std), newVersion(std),
+		newRooms(std), newMembers(std), newSessions(std), newCheck(std), newBackup(std), newVersion(std),
 	)
 	return root
 }

@@ -15,7 +15,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func TestHelp(t *testing.T) {
 	for _, name := range []string{
 		"", "serve", "chat", "send", "tail", "rooms", "rooms join", "rooms leave", "members",
-		"sessions", "sessions end", "version",
+		"sessions", "sessions end", "check", "backup", "version",
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newPerson(t, "alice", "").run("", append(strings.Fields(name), "--help")...)
@@ -72,6 +72,8 @@ func TestUsage(t *testing.T) {
 		{args: "chat", want: "Usage: reprise chat ROOM"},
 		{args: "members", want: "Usage: reprise members ROOM"},
 		{args: "sessions end", want: "Usage: reprise sessions end SESSION"},
+		{args: "check", want: "Usage: reprise check DIR"},
+		{args: "backup", want: "Usage: reprise backup DEST"},
 	} {
 		r := runWith(t.Context(), c.env, "", strings.Fields(c.args)...)
 		if r.code != exitUsage {

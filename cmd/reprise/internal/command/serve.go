@@ -95,6 +95,9 @@ func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 		}
 		return err
 	}
+	backups := openDoor(f.dir, srv.Backup, log)
+	defer backups.close()
+	context.AfterFunc(ctx, backups.close) // a drain does not wait for a backup
 	if err := f.announce(std, grpcListener.Addr(), httpListener.Addr()); err != nil {
 		log.Warn("cannot say where this listens", "error", err)
 	}
