@@ -67,7 +67,10 @@ type checkpoint struct {
 func (o *checkpoint) cost() (events, bytes int) { return 1, 0 }
 
 func (o *checkpoint) apply(b *batch) error {
-	return b.c.s.db.Checkpoint(o.dir, db.WithFlushedWAL())
+	if err := b.c.s.db.Checkpoint(o.dir, db.WithFlushedWAL()); err != nil {
+		return err
+	}
+	return b.c.s.failedError() // Pebble tells a failed sync to its logger only
 }
 
 // Backup copies the data directory of a stopped server, like [Store.Backup] does of a live one.

@@ -10,7 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
@@ -175,5 +180,54 @@ func TestBackupCleansUp(t *testing.T) {
 	}
 	if left := backupLinks(t, dir); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestBackupFullDisk fails the n-th write of the copy: nothing is left, and the
+// store goes on.
+func TestBackupFullDisk(t *testing.T) {
+	mem := vfs.NewMem()
+	var writes, failAt atomic.Int64
+	o := options(t)
+	o.FS = errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if strings.HasPrefix(op.Path, "copy.partial") && op.Kind == errorfs.OpFileWrite && writes.Add(1) == failAt.Load() {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	s := mustOpen(t, "data", o)
+	defer mustClose(t, s)
+	populate(t, s, 0)
+	for n := int64(1); ; n++ {
+		writes.Store(0)
+		failAt.Store(n)
+		err := s.Backup(t.Context(), "copy")
+		if err == nil {
+			if n < 4 {
+				t.Errorf("a backup of %d writes", n-1)
+			}
+			return
+		}
+		wantErr(t, err, syscall.ENOSPC)
+		for _, name := range []string{"copy", "copy.partial"} {
+			if _, err := mem.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("write %d failed, and %s is left: %v", n, name, err)
+			}
+		}
+		fill(t, logOf(t, s, "room1"), logOf(t, s, "room1").State().Head+1)
+	}
+}
+
+// TestBackupEnded ends when its context does, and leaves nothing.
+func TestBackupEnded(t *testing.T) {
+	s := mustOpen(t, filepath.Join(t.TempDir(), "data"), options(t))
+	defer mustClose(t, s)
+	populate(t, s, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	parent := t.TempDir()
+	wantErr(t, s.Backup(ctx, filepath.Join(parent, "copy")), context.Canceled)
+	if left, err := os.ReadDir(parent); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

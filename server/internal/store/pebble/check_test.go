@@ -355,3 +355,27 @@ func readFile(tb testing.TB, fsys vfs.FS, name string) []byte {
 	}
 	return data
 }
+
+// FuzzLogEnd gives the check any bytes as the end of a log, and as keys: never
+// a panic, and no place outside of them.
+func FuzzLogEnd(f *testing.F) {
+	f.Add([]byte(nil), int64(0), uint32(1))
+	f.Add([]byte("\x00\x00\x00\x00\x00\x00\x05\x02\x00\x00\x00"), int64(32760), uint32(1))
+	f.Add([]byte("\x12\x34\x56\x78\x08\x00\x09\x01\x00\x00\x00"), int64(5), uint32(1))
+	f.Fuzz(func(t *testing.T, rest []byte, at int64, number uint32) {
+		at &= 1<<40 - 1 // a place in a file
+		if i := firstBroken(rest, at); i < 0 || i > len(rest) {
+			t.Errorf("broken at %d of %d", i, len(rest))
+		}
+		if later, ok := provesDamage(rest, at, number); ok && (later < 0 || later >= len(rest)) {
+			t.Errorf("proven at %d of %d", later, len(rest))
+		}
+		_ = closed(rest, at, number)
+		_, _ = readRecords(rest, uint64(number))
+		if len(rest) > 0 {
+			if s, tail, err := splitLengthed(rest); err == nil && len(s)+len(tail) >= len(rest) {
+				t.Errorf("%q is %q and %q", rest, s, tail)
+			}
+		}
+	})
+}
