@@ -37,6 +37,7 @@ build: ## the command, as ./reprise (the page is embedded as committed; no Node)
 test: deps ## THE test command: everything, on a fresh Debian machine with Go, Node and make
 	@$(MAKE) test-go
 	@$(MAKE) test-sim
+	@$(MAKE) test-controls
 	@$(MAKE) test-transcript
 	@$(MAKE) test-web
 	@$(MAKE) test-conversation
@@ -74,6 +75,10 @@ clean: ## remove what builds and tests leave here, but no tools and no data
 .PHONY: test-sim
 test-sim: ## the simulation: a fixed set of seeds, and new ones for a while
 	go test -count=1 -timeout 10m -run '^TestSim$$' ./server/internal/sim -fixed 30 -random 30s
+
+.PHONY: test-controls
+test-controls: ## negative controls: break each rule, and require its promise's test to notice
+	REPRISE_CONTROLS=1 go test -count=1 -timeout 15m -v -run '^TestControls$$' ./internal/controls
 
 .PHONY: test-transcript
 test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real server on the default ports

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/session"
 	"github.com/reprise-chat/reprise/server/internal/store"
@@ -89,6 +90,7 @@ func (at *attaching) run(commit func() error) (*Attachment, error) {
 		a.abandon(err)
 		return nil, err
 	}
+	fault.Point(fault.Attached)
 	at.arm()
 	a.begin()
 	a.attached.Welcomed()
@@ -192,6 +194,9 @@ func (at *attaching) rooms(ctx context.Context) error {
 	at.gained = make(map[string]bool)
 	mine := make(map[string]bool, len(memberships))
 	for _, ur := range memberships {
+		if fault.Broken(fault.ForgetRooms) && ur.Version > at.seen && at.stored != nil {
+			continue
+		}
 		mine[ur.Room] = true
 		if !ur.Joined {
 			if at.mustTell(ur) {
@@ -269,6 +274,9 @@ func (p *place) start(pos room.Position) {
 	} else {
 		p.replay.position = &reprisev1.Position{Room: name, Offset: held.Offset, Incarnation: held.Incarnation}
 	}
+	if fault.Broken(fault.SkipOnResume) {
+		held.Offset++
+	}
 	p.cursor.Skip(held.Offset)
 }
 
@@ -315,7 +323,7 @@ func (at *attaching) arm() {
 		if acked, ok := a.attached.Newest(p.name()); ok {
 			at.advance(p, acked)
 		}
-		if at.armPlace(p) || at.outcome == reprisev1.Outcome_OUTCOME_NEW || p.replay.gained {
+		if at.armPlace(p) || fault.Broken(fault.NameEverything) || at.outcome == reprisev1.Outcome_OUTCOME_NEW || p.replay.gained {
 			opening = append(opening, nil)
 			a.opened = append(a.opened, p)
 		} else {

@@ -3,6 +3,7 @@ package attach
 import (
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/event"
+	"github.com/reprise-chat/reprise/server/internal/fault"
 )
 
 const (
@@ -154,6 +155,11 @@ func (a *Attachment) deliver(p *place, maxBytes int) (int, error) {
 		return 0, nil
 	}
 	p.queued.Store(false) // before the look at the room: a Wake from now on counts
+	if fault.Broken(fault.DropSlow) {
+		if info, err := p.cursor.Room().Info(); err == nil && info.Head > p.cursor.Pos()+100 {
+			p.cursor.Skip(info.Head - 1)
+		}
+	}
 	if err := a.sendBreaks(p); err != nil {
 		return 0, err
 	}
@@ -278,6 +284,11 @@ func (a *Attachment) noteEvents(p *place, last uint64, bytes int) bool {
 func (a *Attachment) sendRoomCaughtUp(p *place) error {
 	r := p.replay
 	p.replay = nil
+	if fault.Broken(fault.SubscribeLate) {
+		if info, err := p.cursor.Room().Info(); err == nil {
+			p.cursor.Skip(info.Head)
+		}
+	}
 	if r.initial {
 		a.replays--
 	}

@@ -10,6 +10,8 @@
 //	                         test of the promise must notice
 package fault
 
+import "time"
+
 // Points at which the process can be killed.
 const (
 	Assigned  = "assigned"   // an event has its offset and is not committed
@@ -20,16 +22,20 @@ const (
 	BackingUp = "backing-up" // a backup is being written
 )
 
+// Lifetime is how long a session can be resumed when ExpireSessions is broken:
+// shorter than the two minutes it stands for, so that a test need not wait.
+const Lifetime = 20 * time.Millisecond
+
 // Rules that can be broken.
 const (
-	AckBeforeSync  = "ack-before-sync"    // P1: acknowledged before it is synced
-	SkipOnResume   = "skip-on-resume"     // P2: a resume starts one event late
-	SubscribeLate  = "subscribe-late"     // P3: the head is cut before subscribing: what comes between is lost
-	ForgetClientID = "forget-client-id"   // P4: the dedupe index is not written
-	IgnoreFence    = "ignore-fence"       // P5: an older attachment is listened to
-	DropSlow       = "drop-slow"          // P6: a reader that is behind is moved to the head
-	ForgetRooms    = "forget-rooms"       // P7: rooms joined while away are not restored
-	ExpireSessions = "expire-sessions"    // P8: a session that was away for two minutes is not resumed
-	IgnoreHistory  = "ignore-incarnation" // P2: a position is good whatever its incarnation
-	NameEverything = "name-everything"    // P13: every room is named at a resume
+	AckBeforeSync     = "ack-before-sync"    // P1: acknowledged before it is synced
+	SkipOnResume      = "skip-on-resume"     // P2: a resume starts one event late
+	SubscribeLate     = "subscribe-late"     // P3: live begins at the head when the replay has ended: what came between is lost
+	ForgetClientID    = "forget-client-id"   // P4: the dedupe index is not written
+	IgnoreFence       = "ignore-fence"       // P5: an older attachment is listened to
+	DropSlow          = "drop-slow"          // P6: a reader that is behind is moved to the head
+	ForgetRooms       = "forget-rooms"       // P7: rooms joined while away are not restored
+	ExpireSessions    = "expire-sessions"    // P8: a session that was away for two minutes is not resumed
+	IgnoreIncarnation = "ignore-incarnation" // P2: a position is good whatever its incarnation
+	NameEverything    = "name-everything"    // P13: every room is named at a resume
 )

@@ -1,5 +1,7 @@
 package room
 
+import "github.com/reprise-chat/reprise/server/internal/fault"
+
 // Position is what a client says it holds of a room.
 type Position struct {
 	// Incarnation of Offset; empty means whichever is current.
@@ -30,6 +32,9 @@ func (r *Room) Locate(p Position) (at Held, rewound bool) {
 	if p.Incarnation == "" {
 		at = Held{r.incarnationLocked(min(p.Offset, r.durable)), min(p.Offset, r.durable)}
 		return at, at.Offset != p.Offset
+	}
+	if fault.Broken(fault.IgnoreIncarnation) {
+		return Held{p.Incarnation, min(p.Offset, r.durable)}, false
 	}
 	if end, ok := r.endOfLocked(p.Incarnation); ok {
 		return r.heldLocked(p.Incarnation, min(p.Offset, end)), p.Offset > end

@@ -8,6 +8,7 @@ import (
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/event"
+	"github.com/reprise-chat/reprise/server/internal/fault"
 )
 
 // Publish is an event that a user wants in a room's log.
@@ -96,7 +97,7 @@ func (r *Room) claim(ctx context.Context, c claim) (release func(), err error) {
 
 // published looks for the event that an earlier attempt of this publish made.
 func (r *Room) published(ctx context.Context, e *reprisev1.Event) (rec Receipt, found bool, err error) {
-	if e.GetClientId() == "" {
+	if e.GetClientId() == "" || fault.Broken(fault.ForgetClientID) {
 		return Receipt{}, false, nil
 	}
 	offset, err := r.log.Lookup(ctx, e.GetSender(), e.GetClientId())

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/reprise-chat/reprise/server/internal/event"
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -130,11 +131,14 @@ func (r *Room) appendLocked(entries []entry, members []store.MemberChange, creat
 	}
 	a := &store.Append{Expect: r.head, Create: create, Events: events, Members: members}
 	a.Done = func(err error) {
+		fault.Point(fault.Committed)
 		r.committed(a, err)
+		fault.Point(fault.Shown)
 		done(err)
 	}
 	r.head += uint64(len(entries))
 	r.pending += len(entries)
+	fault.Point(fault.Assigned)
 	r.log.Append(a)
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -83,8 +84,12 @@ func (c *Candidate) examine(ctx context.Context, key, instance string, policy Ta
 	}
 	s.mu.Lock()
 	ended, keys, holder := s.ended, s.record.Keys, s.holder
+	attached := s.record.Attached
 	s.mu.Unlock()
 	if ended {
+		return false, ErrNotFound
+	}
+	if fault.Broken(fault.ExpireSessions) && time.Since(attached) > fault.Lifetime {
 		return false, ErrNotFound
 	}
 	rest, ok := prove(keys, key)

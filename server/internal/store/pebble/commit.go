@@ -6,6 +6,7 @@ import (
 
 	db "github.com/cockroachdb/pebble/v2"
 
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -146,7 +147,7 @@ func (b *batch) commit() error {
 		b.set(keyVersion, encodeUint64(b.c.version))
 	}
 	mode := db.Sync
-	if s.opts.Sync == SyncNever {
+	if s.opts.Sync == SyncNever || fault.Broken(fault.AckBeforeSync) {
 		mode = db.NoSync
 	}
 	if err := s.db.Apply(b.db, mode); err != nil {

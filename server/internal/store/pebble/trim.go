@@ -8,6 +8,7 @@ import (
 	db "github.com/cockroachdb/pebble/v2"
 
 	"github.com/reprise-chat/reprise/server/internal/event"
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -88,6 +89,7 @@ func (l *Log) trimStep(ctx context.Context, keep uint64, since time.Time) (more 
 	if err != nil || o == nil {
 		return false, err
 	}
+	fault.Point(fault.Trimming)
 	return true, l.s.do(ctx, o, o.awaited)
 }
 
