@@ -11,6 +11,8 @@ import (
 
 	db "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/reprise-chat/reprise/server/internal/fault"
 )
 
 // A live copy is made in two steps: links within the data directory, by
@@ -135,6 +137,7 @@ func copyFiles(ctx context.Context, fsys vfs.FS, from, to string) error {
 		return err
 	}
 	for _, name := range names {
+		fault.Point(fault.BackingUp)
 		source := fsys.PathJoin(from, name)
 		info, err := fsys.Stat(source)
 		if err != nil {

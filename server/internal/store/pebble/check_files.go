@@ -109,7 +109,7 @@ func (c *checker) checkLogEnd() {
 	rest := data[min(at, int64(len(data))):]
 	if err == nil {
 		if !closed(rest, at, uint32(number)) {
-			c.note("%s: it ends without the mark of a log that was closed, because its server was killed or lost power. "+
+			c.note("%s: it ends without the mark of a log that was closed: its server was killed, or lost power, or this is a copy of a live one. "+
 				"What is there is whole; whether the file has been cut short since cannot be told", name)
 		}
 		return
