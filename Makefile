@@ -37,6 +37,7 @@ build: ## the command, as ./reprise (the page is embedded as committed; no Node)
 test: deps ## THE test command: everything, on a fresh Debian machine with Go, Node and make
 	@$(MAKE) test-go
 	@$(MAKE) test-sim
+	@$(MAKE) test-damage
 	@$(MAKE) test-controls
 	@$(MAKE) test-transcript
 	@$(MAKE) test-web
@@ -75,6 +76,10 @@ clean: ## remove what builds and tests leave here, but no tools and no data
 .PHONY: test-sim
 test-sim: ## the simulation: a fixed set of seeds, and new ones for a while
 	go test -count=1 -timeout 10m -run '^TestSim$$' ./server/internal/sim -fixed 30 -random 30s
+
+.PHONY: test-damage
+test-damage: ## flipped bits and bytes, and cuts, in every file of a data directory
+	go test -count=1 -timeout 10m -run '^TestDamage$$' ./server/internal/store/pebble -flips 14
 
 .PHONY: test-controls
 test-controls: ## negative controls: break each rule, and require its promise's test to notice

@@ -21,12 +21,18 @@ import (
 var (
 	seeds  = flag.Int("seeds", 0, "run this many seeds, from -seed on, instead of the usual ones")
 	first  = flag.Uint64("seed", 1, "the first seed")
-	fixed  = flag.Int("fixed", 5, "how many fixed seeds to run")
-	random = flag.Duration("random", 3*time.Second, "how long to try random seeds besides")
+	fixed  = flag.Int("fixed", 3, "how many fixed seeds to run")
+	random = flag.Duration("random", time.Second, "how long to try random seeds besides")
 )
+
+// skipReason is set where the simulation cannot run.
+var skipReason string
 
 // TestSim runs a fixed set of seeds, then new ones for a while.
 func TestSim(t *testing.T) {
+	if skipReason != "" {
+		t.Skip(skipReason)
+	}
 	if *seeds > 0 {
 		for i := range *seeds {
 			run(t, *first+uint64(i))
