@@ -53,7 +53,13 @@ func TestControls(t *testing.T) {
 			if out, failed := run(t, binaries[c.pkg], c.pkg, c.tests, ""); failed {
 				t.Fatalf("%s fails although nothing is broken:\n%s", c.tests, tail(out))
 			}
-			out, failed := run(t, binaries[c.pkg], c.pkg, c.tests, c.rule)
+			// What a broken rule does may depend on who is first: it has to show in
+			// one of a few runs.
+			var out string
+			var failed bool
+			for try := 0; try < 4 && !failed; try++ {
+				out, failed = run(t, binaries[c.pkg], c.pkg, c.tests, c.rule)
+			}
 			if !failed {
 				t.Errorf("%s passes although the rule is broken", c.tests)
 			}
