@@ -20,6 +20,10 @@ export class Chat {
   readonly #stop = new AbortController();
 
   #selected = sessionStorage.getItem(selectedKey) ?? "";
+  /** Asked for by the person, and not there yet: the receipt of a join may come before the room. */
+  #awaited = "";
+  /** Whether writing is what comes next, once there is a room to write to. */
+  #toText = false;
   /** By room: newest offset that was on the screen. */
   readonly #seen = new Map<string, bigint>();
   /** Whether the log is kept at its end. */
@@ -98,13 +102,22 @@ export class Chat {
     if (this.#stop.signal.aborted) return;
     const { rooms, state } = this.#session;
     this.#session.focus = this.#selected;
-    if (!this.#session.room(this.#selected) && rooms[0] && state.name === "live") this.#select(rooms[0].name);
+    if (this.#session.room(this.#awaited)) this.#awaited = "";
+    if (!this.#session.room(this.#selected) && !this.#awaited && rooms[0] && state.name === "live") {
+      this.#show(rooms[0].name);
+      // Only if that takes the focus from nowhere.
+      this.#toText = document.activeElement === document.body;
+    }
     const log = this.#session.room(this.#selected);
     setText(byId("title"), log ? log.title || `# ${log.name}` : "Reprise");
     byId("leave").hidden = !log;
     byId("empty").hidden = log !== undefined || rooms.length > 0 || state.name !== "live";
     byId<HTMLTextAreaElement>("text").disabled = !log;
     byId<HTMLButtonElement>("send").disabled = !log;
+    if (log && this.#toText) {
+      this.#toText = false;
+      byId("text").focus();
+    }
     this.#status.draw(state);
     this.#drawLog();
     this.#drawRooms();
@@ -181,16 +194,21 @@ export class Chat {
     this.#fetch(this.#session.join(room).then(() => this.#select(room)));
   }
 
+  /** The person turns to a room. */
   #select(room: string): void {
-    if (room !== this.#selected) {
-      this.#selected = room;
-      this.#session.focus = room;
-      sessionStorage.setItem(selectedKey, room);
-      this.#atEnd = true;
-    }
+    if (room !== this.#selected) this.#show(room);
+    this.#awaited = this.#session.room(room) ? "" : room;
+    this.#toText = true;
     this.#openSide(false);
     this.#drawSoon();
-    byId("text").focus();
+  }
+
+  /** Shows a room, and leaves the person's focus where it is. */
+  #show(room: string): void {
+    this.#selected = room;
+    this.#session.focus = room;
+    sessionStorage.setItem(selectedKey, room);
+    this.#atEnd = true;
   }
 
   #key(event: KeyboardEvent): void {

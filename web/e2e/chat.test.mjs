@@ -38,6 +38,18 @@ test("text is text: markup is shown, not run", async () => {
   await it.check(alice, "xss", "alice");
 });
 
+test("whoever types elsewhere while the first room is shown goes on typing there", async () => {
+  const { page } = await it.tab();
+  await page.goto(it.proxy.origin);
+  await page.fill("#name", "alice");
+  await page.press("#name", "Enter");
+  await page.focus("#room");
+  await page.waitForSelector(`[aria-current="true"]`); // alice is in rooms of earlier tests
+  assert.equal(await page.evaluate(() => document.activeElement.id), "room");
+  await page.press("#room", "x");
+  assert.equal(await page.inputValue("#room"), "x");
+});
+
 test("a reload shows what was shown, and what came meanwhile", async () => {
   const alice = await (await it.tab()).enter(it.proxy.origin, "alice", "reload");
   for (let round = 1; round <= 5; round++) {
