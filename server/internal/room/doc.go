@@ -7,8 +7,8 @@
 //	                             store.Log.Append ──── commit + sync
 //	                                                        │ Done
 //	  Cursor.Next ◄── tail ◄────────────────────────────────┤
-//	       │  (or store.Log.Read, when                      ▼
-//	       ▼   the tail no longer reaches back)        Subscriber.Wake
+//	       │  (or store.Log.Read, when                    waker
+//	       ▼   the tail no longer reaches back)             └► Subscriber.Wake
 //	   a contiguous run of encoded events
 //
 // Nothing is shown before it is durable: an event enters the tail, and moves

@@ -52,6 +52,7 @@ type Options struct {
 type Hub struct {
 	store store.Store
 	opts  Options
+	waker *waker
 
 	mu    sync.RWMutex
 	rooms map[string]*Room
@@ -76,8 +77,9 @@ func NewHub(s store.Store, o Options) *Hub {
 		o.Logger = slog.Default()
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Hub{store: s, opts: o, rooms: make(map[string]*Room), stop: stop}
+	h := &Hub{store: s, opts: o, waker: newWaker(), rooms: make(map[string]*Room), stop: stop}
 	h.retains.Store(!o.Retention.IsZero())
+	h.background.Go(func() { h.waker.run(ctx) })
 	h.background.Go(func() { h.janitor(ctx) })
 	h.background.Go(func() { h.retain(ctx) })
 	return h

@@ -38,8 +38,8 @@ type Receipt struct {
 type claim struct{ sender, clientID string }
 
 // Publish appends p to the room and calls done exactly once: at once if it is
-// refused or a duplicate, otherwise when the event is durable and readers have
-// been woken. done must not block. Events of sequential calls keep their
+// refused or a duplicate, otherwise when the event is durable and readers can
+// reach it. done must not block. Events of sequential calls keep their
 // order. The context bounds the checks, not the commit.
 func (r *Room) Publish(ctx context.Context, p Publish, done func(Receipt, error)) {
 	if f := r.hub.opts.OnPublish; f != nil {

@@ -48,9 +48,12 @@ type Room struct {
 	tail      tail
 	last      time.Time // of the newest event, or of loading
 	cursors   []*Cursor
+	moving    bool // the hub's waker has the room, and its readers are yet to be woken
 
-	// Owned by the engine's goroutine that calls Done.
-	waking []*Cursor
+	// Owned by the hub's waker: when the last pass over a crowd ended, whether
+	// it was one, and until when the next one is held.
+	passed, due time.Time
+	crowded     bool
 }
 
 func newRoom(h *Hub, name string) *Room {
@@ -120,8 +123,9 @@ type entry struct {
 }
 
 // appendLocked gives the entries their offsets and hands them to the engine.
-// Every check that could refuse them has been made, under the same lock. done is called when they are durable and in
-// the tail, after readers were woken, and must not block.
+// Every check that could refuse them has been made, under the same lock. done
+// is called when they are durable and readers can reach them, and must not
+// block.
 func (r *Room) appendLocked(entries []entry, members []store.MemberChange, create *store.Meta, done func(error)) {
 	first := r.head + 1
 	events := make([]store.Event, len(entries))
@@ -142,8 +146,8 @@ func (r *Room) appendLocked(entries []entry, members []store.MemberChange, creat
 	r.log.Append(a)
 }
 
-// committed makes a durable append visible and wakes the readers. It is called
-// by the engine, in the order of the log.
+// committed makes a durable append visible and has the readers woken. It is
+// called by the engine, in the order of the log.
 func (r *Room) committed(a *store.Append, err error) {
 	r.mu.Lock()
 	r.pending -= len(a.Events)
@@ -176,13 +180,13 @@ func (r *Room) committed(a *store.Append, err error) {
 	r.durable = a.Expect + uint64(len(a.Events))
 	r.last = time.Now()
 	r.stirLocked()
-	r.waking = append(r.waking[:0], r.cursors...)
+	tell := !r.moving && len(r.cursors) > 0
+	r.moving = r.moving || tell
 	r.mu.Unlock()
 
-	for _, c := range r.waking {
-		c.sub.Wake()
+	if tell {
+		r.hub.waker.push(r)
 	}
-	clear(r.waking)
 	if f := r.hub.opts.OnMember; f != nil {
 		for _, c := range a.Members {
 			f(r.name, c)
