@@ -26,4 +26,11 @@
 // The rules are those of Kafka's and etcd's robustness tests, told for rooms;
 // the linear ones run over millions of records, and [Linearizable] checks
 // windows of publishing and reading with porcupine besides.
+//
+// A run too long to keep whole is checked in windows. A window may end when
+// every publish has its answer and every client holds the head of its rooms:
+// its records are taken ([Trace.Take]), with the part of the logs that it
+// added as the final ones, and each client begins the next window with a Place
+// at what it holds. What crosses a window is that place, which the rules then
+// hold as before.
 package history

@@ -112,6 +112,16 @@ func (t *Trace) Add(r Record) {
 	}
 }
 
+// Take returns what there is and starts an empty trace on the same clock, so
+// that a long run can be checked a window at a time: see the package comment.
+func (t *Trace) Take() []Record {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	taken := t.records
+	t.records = nil
+	return taken
+}
+
 // Records returns a copy of what there is.
 func (t *Trace) Records() []Record {
 	t.mu.Lock()

@@ -15,6 +15,7 @@ import (
 
 	reprise "github.com/reprise-chat/reprise/client"
 	"github.com/reprise-chat/reprise/internal/history"
+	"github.com/reprise-chat/reprise/internal/history/witness"
 	"github.com/reprise-chat/reprise/server"
 )
 
@@ -229,7 +230,7 @@ func (w *world) heal() {
 		for _, room := range w.rooms {
 			for {
 				head, err := w.head(c, room)
-				held, _ := c.holds(room)
+				held, _ := c.Holds(room)
 				if err == nil && held == head {
 					break
 				}
@@ -271,20 +272,11 @@ func (w *world) finish() {
 
 func (w *world) readAll(room string) {
 	_, err := w.device(w.clients[0], func(ctx context.Context, sdk *reprise.Client) (*reprise.Room, error) {
-		for after, more := uint64(0), true; more; {
-			page, err := sdk.ListEvents(ctx, room, reprise.Range{After: after, Limit: 500})
-			if err != nil {
-				return nil, err
-			}
-			for _, e := range page.Events {
-				r := record(e.Room, e.Incarnation, e.Proto)
-				r.P, r.K = "final", history.Final
-				w.trace.Add(r)
-				after = e.Offset
-			}
-			more = page.More
+		log, _, err := witness.ReadLog(ctx, sdk, room, 0)
+		for _, r := range log {
+			w.trace.Add(r)
 		}
-		return nil, nil
+		return nil, err
 	})
 	if err != nil {
 		w.fail("the final log of %s: %v", room, err)
