@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -116,6 +117,9 @@ func copyStore(ctx context.Context, fsys vfs.FS, from, dest string) (err error) 
 		}
 	}()
 	if err := copyFiles(ctx, fsys, from, partial); err != nil {
+		return err
+	}
+	if _, err := openLedger(fsys, partial, slog.New(slog.DiscardHandler)); err != nil { // damage on the way shows
 		return err
 	}
 	report, err := Check(ctx, partial, CheckOptions{FS: fsys})

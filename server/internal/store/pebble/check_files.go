@@ -43,12 +43,17 @@ func kindOf(name string) fileKind {
 // it that is not whole for its end, and forgets the tables named after it
 // without a word.
 func (c *checker) checkManifest() {
+	if err := checkSum(c.fs, c.dir); errors.Is(err, errSum) {
+		c.found(Problem{File: sumName, Detail: "not as it was written: it is written anew when the directory is opened"})
+	} else if damaged := (*damagedFile)(nil); errors.As(err, &damaged) {
+		c.found(Problem{File: damaged.name, Detail: damaged.detail})
+	}
 	desc, err := db.Peek(c.dir, c.fs)
 	if err != nil || !desc.Exists {
 		return // Open says so
 	}
 	name := c.fs.PathBase(desc.ManifestFilename)
-	data, err := c.read(name)
+	data, err := readWhole(c.fs, desc.ManifestFilename)
 	if err != nil {
 		c.found(Problem{File: name, Detail: err.Error()})
 		return
@@ -82,15 +87,6 @@ func readRecords(data []byte, number uint64) (at int64, err error) {
 
 func setNumber[T ~uint64](to *T, n uint64) { *to = T(n) }
 
-func (c *checker) read(name string) (data []byte, err error) {
-	f, err := c.fs.Open(c.fs.PathJoin(c.dir, name))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // only read
-	return io.ReadAll(f)
-}
-
 // checkLogEnd looks at the end of the newest log of writes. Pebble reports
 // damage elsewhere in the logs when it opens them, and takes the first record
 // at the end that is not whole for a write that was cut off, and what follows
@@ -100,7 +96,7 @@ func (c *checker) checkLogEnd() {
 	if name == "" {
 		return
 	}
-	data, err := c.read(name)
+	data, err := readWhole(c.fs, c.fs.PathJoin(c.dir, name))
 	if err != nil {
 		c.found(Problem{File: name, Detail: err.Error()})
 		return

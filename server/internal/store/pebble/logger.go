@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"time"
 
 	db "github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // pebbleLogger passes on what Pebble logs.
@@ -27,15 +30,41 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 // Fatalf implements Pebble's Logger. Pebble calls it where it cannot go on,
 // above all when a sync failed.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	l.s.fail(fmt.Errorf(format, args...))
+	err := failure(format, args)
+	l.s.opening.giveUp(err)
+	l.s.fail(err)
 }
+
+// failure is what Pebble says, and wraps the errors that it says it with.
+func failure(format string, args []any) error {
+	errs := []error{fmt.Errorf(format, args...)} //nolint:errorlint // Pebble's formats have no %w
+	for _, a := range args {
+		if err, ok := a.(error); ok {
+			errs = append(errs, err)
+		}
+	}
+	return &reported{errs}
+}
+
+// reported is an error of which only the first part is shown.
+type reported struct{ errs []error }
+
+func (r *reported) Error() string   { return r.errs[0].Error() }
+func (r *reported) Unwrap() []error { return r.errs }
 
 // listener reports what an operator should know.
 func (s *Store) listener() *db.EventListener {
 	return &db.EventListener{
-		BackgroundError: func(err error) {
-			if !errors.Is(err, db.ErrCancelledCompaction) {
-				s.logger.Error("store: background work failed; it is tried again", "error", err)
+		BackgroundError: s.backgroundError,
+		ManifestCreated: func(info db.ManifestCreateInfo) {
+			if info.Err == nil {
+				s.ledger.use(info.Path)
+			}
+		},
+		// Pebble deletes the logs that were flushed after this.
+		FlushEnd: func(db.FlushInfo) {
+			if s.failedError() == nil {
+				s.ledger.note()
 			}
 		},
 		// The default ends the process. A damaged block concerns the readers of
@@ -51,5 +80,47 @@ func (s *Store) listener() *db.EventListener {
 			s.logger.Warn("store: writes wait for the disk", "reason", info.Reason)
 		},
 		WriteStallEnd: func() { s.logger.Info("store: writes go on") },
+	}
+}
+
+// retryPause keeps work that fails at once from being tried, and logged, as
+// often as the processor can. Commits may wait for it, reads do not.
+const retryPause = 50 * time.Millisecond
+
+// backgroundError is called, with Pebble's lock held, when a flush or a
+// compaction failed, and before it is tried again.
+func (s *Store) backgroundError(err error) {
+	if errors.Is(err, db.ErrCancelledCompaction) {
+		return
+	}
+	s.opening.giveUp(err)
+	s.complaints.report(func(times int) {
+		s.logger.Error("store: background work failed; it is tried again, and publishes will wait for it in the end",
+			"error", err, "times", times, "disk_full", vfs.IsNoSpaceError(err))
+	})
+	time.Sleep(retryPause)
+}
+
+// complaints bounds how often the same thing is logged.
+type complaints struct {
+	mu    sync.Mutex
+	last  time.Time
+	since int
+}
+
+const complainEvery = 5 * time.Second
+
+// report calls say if it is time, with how many calls there were since then.
+func (c *complaints) report(say func(times int)) {
+	c.mu.Lock()
+	c.since++
+	times, now := c.since, time.Now()
+	due := now.Sub(c.last) >= complainEvery
+	if due {
+		c.last, c.since = now, 0
+	}
+	c.mu.Unlock()
+	if due {
+		say(times)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	db "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
@@ -30,6 +31,9 @@ type Store struct {
 	db          *db.DB
 	unlock      func() error
 	reserve     *reserve
+	ledger      *ledger
+	opening     *opening
+	complaints  complaints
 
 	// The way of a write: queue, committer, notifier.
 	queue     *queue
@@ -79,6 +83,7 @@ func Open(dir string, o Options) (*Store, error) {
 		queue:       newQueue(o.MaxQueued),
 		rooms:       make(map[string]weak.Pointer[room]),
 		failed:      make(chan struct{}),
+		opening:     newOpening(),
 	}
 	if err := s.open(lock); err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -88,8 +93,11 @@ func Open(dir string, o Options) (*Store, error) {
 
 func (s *Store) open(lock *db.Lock) error {
 	var err error
-	if s.db, err = db.Open(s.dir, s.pebbleOptions(lock)); err != nil {
-		return fmt.Errorf("store: open %s: %w", s.dir, readError(err))
+	if s.ledger, err = openLedger(s.opts.fs(), s.dir, s.logger); err != nil {
+		return openError(s.dir, err)
+	}
+	if s.db, err = s.opening.open(s.dir, s.pebbleOptions(lock)); err != nil {
+		return openError(s.dir, readError(err))
 	}
 	if err := s.start(); err != nil {
 		return errors.Join(err, s.db.Close())
@@ -100,6 +108,14 @@ func (s *Store) open(lock *db.Lock) error {
 	}
 	s.logger.Info("store open", "dir", s.dir, "incarnation", s.incarnation)
 	return nil
+}
+
+// openError says which directory does not open, and what to do if that is known.
+func openError(dir string, err error) error {
+	if vfs.IsNoSpaceError(err) {
+		return fmt.Errorf("store: open %s: the disk is full: nothing is lost; free some space and start again: %w", dir, err)
+	}
+	return fmt.Errorf("store: open %s: %w", dir, err)
 }
 
 // start reads what the committer needs and starts the goroutines.
