@@ -19,12 +19,14 @@ type metrics struct {
 	registry *prometheus.Registry
 
 	attaches  *prometheus.CounterVec
-	events    *prometheus.CounterVec
 	bytes     prometheus.Counter
 	gaps      *prometheus.CounterVec
 	gapEvents *prometheus.CounterVec
 	rewinds   prometheus.Counter
 	publishes *prometheus.CounterVec
+
+	// Looked up once: they are counted for each frame and each publish.
+	live, replayed, published prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -40,15 +42,19 @@ func newMetrics() *metrics {
 		r.MustRegister(c)
 		return c
 	}
+	events := vec("reprise_delivered_events_total", "Events handed to streams, live or replayed.", "kind")
+	publishes := vec("reprise_publishes_total", "Publishes, by how they ended.", "result")
 	return &metrics{
 		registry:  r,
+		live:      events.WithLabelValues("live"),
+		replayed:  events.WithLabelValues("replay"),
+		published: publishes.WithLabelValues("ok"),
+		publishes: publishes,
 		attaches:  vec("reprise_attaches_total", "Sessions attached, by outcome.", "outcome"),
-		events:    vec("reprise_delivered_events_total", "Events handed to streams, live or replayed.", "kind"),
 		bytes:     one("reprise_delivered_bytes_total", "Encoded bytes of the events handed to streams."),
 		gaps:      vec("reprise_gaps_total", "Gaps sent, by reason.", "reason"),
 		gapEvents: vec("reprise_gap_offsets_total", "Offsets named by gaps, by reason.", "reason"),
 		rewinds:   one("reprise_rewinds_total", "Clients told that the log is not the one they knew."),
-		publishes: vec("reprise_publishes_total", "Publishes, by how they ended.", "result"),
 	}
 }
 
@@ -65,11 +71,11 @@ func (m *metrics) Attached(o reprisev1.Outcome) { m.attaches.WithLabelValues(o.S
 
 // Delivered implements attach.Observer.
 func (m *metrics) Delivered(replayed bool, events uint64, bytes int) {
-	kind := "live"
+	kind := m.live
 	if replayed {
-		kind = "replay"
+		kind = m.replayed
 	}
-	m.events.WithLabelValues(kind).Add(float64(events))
+	kind.Add(float64(events))
 	m.bytes.Add(float64(bytes))
 }
 
@@ -82,17 +88,20 @@ func (m *metrics) Gap(reason reprisev1.GapReason, offsets uint64) {
 // Rewind implements attach.Observer.
 func (m *metrics) Rewind() { m.rewinds.Inc() }
 
-// published is told how each publish ended.
-func (m *metrics) published(duplicate bool, err error) {
-	result := "ok"
+// publish is told how each publish ended.
+func (m *metrics) publish(duplicate bool, err error) {
+	var result string
 	switch {
+	case err == nil && !duplicate:
+		m.published.Inc()
+		return
 	case duplicate:
 		result = "duplicate"
 	case errors.Is(err, session.ErrFenced):
 		result = "fenced"
 	case errors.Is(err, room.ErrNotFound):
 		result = "not_found"
-	case err != nil:
+	default:
 		result = "refused"
 	}
 	m.publishes.WithLabelValues(result).Inc()

@@ -71,8 +71,8 @@ func assemble(o Options, st store.Store) (*Server, error) {
 	s := &Server{opts: o, store: st, pool: attach.NewPool(), health: health.NewServer()}
 	m := newMetrics()
 	s.rooms = room.NewHub(st, room.Options{
-		CreateOnJoin: !o.RefuseCreateOnJoin, Retention: o.Retention, TrimEvery: o.TrimEvery, Logger: o.Logger,
-		OnPublish: m.published,
+		CreateOnJoin: !o.RefuseCreateOnJoin, Retention: o.Retention, TrimEvery: o.TrimEvery, Busy: s.pool.Busy, Logger: o.Logger,
+		OnPublish: m.publish,
 		OnMember:  func(room string, c store.MemberChange) { s.attaches.MemberChanged(room, c) },
 	})
 	s.sessions = session.NewRegistry(st, session.Options{MaxPerUser: o.Limits.SessionsPerUser, Logger: o.Logger})

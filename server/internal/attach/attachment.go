@@ -59,7 +59,7 @@ type Attachment struct {
 	released   bool // rooms and timers have been given back
 	err        error
 	places     []*place // by room name
-	news       []*place // places that may have something to send
+	news       news     // places that may have something to send
 	replies    []*reprisev1.ServerFrame
 	changes    []change
 	histories  map[string]uint32 // for rooms that are being joined
@@ -249,7 +249,7 @@ func (a *Attachment) release() {
 		places = nil
 	}
 	a.released = true
-	a.places, a.news = nil, nil
+	a.places, a.news = nil, news{}
 	for _, t := range a.timers {
 		t.Stop()
 	}
@@ -263,7 +263,7 @@ func (a *Attachment) release() {
 // enqueue puts a place whose queued flag was just set on the list of news.
 func (a *Attachment) enqueue(p *place) {
 	a.mu.Lock()
-	a.news = append(a.news, p)
+	a.news.push(p)
 	push := a.scheduleLocked()
 	a.mu.Unlock()
 	a.push(push)

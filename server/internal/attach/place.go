@@ -18,6 +18,7 @@ type place struct {
 	queued atomic.Bool
 
 	// Guarded by a.mu.
+	next    *place // on a.news
 	sent    uint64 // newest offset handed to the stream, or held at the attach
 	acked   uint64
 	pieces  []piece  // what was sent and not acknowledged; only with a window
@@ -112,4 +113,24 @@ func (p *place) state() (*reprisev1.ServerFrame, error) {
 		s.Position, s.Gained = r.position, r.gained
 	}
 	return &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_RoomState{RoomState: s}}, nil
+}
+
+// news is a list of places, each of them at most once, linked by their next.
+type news struct{ first, last *place }
+
+func (n *news) empty() bool { return n.first == nil }
+
+func (n *news) push(p *place) {
+	if n.first == nil {
+		n.first = p
+	} else {
+		n.last.next = p
+	}
+	n.last = p
+}
+
+func (n *news) pop() *place {
+	p := n.first
+	n.first, p.next = p.next, nil
+	return p
 }

@@ -79,6 +79,13 @@ func (p *Pool) push(a *Attachment) {
 	}
 }
 
+// Busy reports whether attachments wait for a turn.
+func (p *Pool) Busy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.first < len(p.queue)
+}
+
 func (p *Pool) work() {
 	w := new(worker)
 	for {

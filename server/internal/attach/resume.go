@@ -375,7 +375,7 @@ func (at *attaching) armPlace(p *place) (moved bool) {
 	a.mu.Lock()
 	p.sent, p.acked = p.cursor.Pos(), p.cursor.Pos()
 	if moved {
-		a.news = append(a.news, p)
+		a.news.push(p)
 		a.replays++
 	}
 	a.mu.Unlock()
@@ -417,9 +417,16 @@ func (at *attaching) prioritise() {
 	a := at.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	slices.SortStableFunc(a.news, func(p, q *place) int {
+	var places []*place
+	for !a.news.empty() {
+		places = append(places, a.news.pop())
+	}
+	slices.SortStableFunc(places, func(p, q *place) int {
 		return at.rank(p.name()) - at.rank(q.name())
 	})
+	for _, p := range places {
+		a.news.push(p)
+	}
 }
 
 func (at *attaching) rank(room string) int {

@@ -14,18 +14,37 @@ const (
 	turnBytes = 64 << 10
 )
 
-// step is one thing to send. It returns how many bytes of events it sent.
-type step func() (int, error)
+// step is one thing to send: what comes next in a place, an answer, or what do
+// sends. The frequent ones are values, because a closure would be garbage.
+type step struct {
+	place *place
+	room  int // bytes of events that place may send
+	reply *reprisev1.ServerFrame
+	do    func() (int, error)
+}
+
+// take carries out a step and returns how many bytes of events it sent.
+func (a *Attachment) take(s step) (int, error) {
+	switch {
+	case s.place != nil:
+		return a.deliver(s.place, s.room)
+	case s.reply != nil:
+		defer func() { <-a.slots }()
+		return 0, a.stream.Send(s.reply)
+	default:
+		return s.do()
+	}
+}
 
 // turn sends what there is, up to a budget, and reports whether the attachment
 // wants another turn. A worker of the pool calls it; one at a time.
 func (a *Attachment) turn() (more bool) {
 	for budget := turnBytes; budget > 0; {
-		do := a.nextStep()
-		if do == nil {
+		s, ok := a.nextStep()
+		if !ok {
 			return false
 		}
-		n, err := do()
+		n, err := a.take(s)
 		if err != nil {
 			a.finish(err)
 		}
@@ -35,78 +54,68 @@ func (a *Attachment) turn() (more bool) {
 	return true
 }
 
-// nextStep chooses what to send next. nil ends the turn: everything was sent,
-// or the stream has ended.
-func (a *Attachment) nextStep() step {
+// nextStep chooses what to send next. False ends the turn: everything was
+// sent, or the stream has ended.
+func (a *Attachment) nextStep() (s step, ok bool) {
 	a.mu.Lock()
-	do, over := a.chooseLocked()
-	if do == nil {
+	s, ok = a.chooseLocked()
+	if !ok {
 		a.scheduled = false
 	}
+	over := a.finished
 	a.mu.Unlock()
 	if over {
 		a.release()
 	}
-	return do
+	return s, ok
 }
 
 // chooseLocked holds the order of frames (protocol.md): Welcome, RoomState and
 // RoomClosed first; answers and control frames before events; CaughtUp for all
 // rooms as soon as each of them has caught up.
-func (a *Attachment) chooseLocked() (do step, over bool) {
+func (a *Attachment) chooseLocked() (s step, ok bool) {
 	switch {
 	case a.finished:
-		return nil, true
+		return step{}, false
 	case len(a.opening) > 0:
-		return a.sendOpening, false
+		return step{do: a.sendOpening}, true
 	case len(a.replies) > 0:
-		f := a.replies[0]
+		s.reply = a.replies[0]
 		a.replies[0] = nil
 		a.replies = a.replies[1:]
-		return func() (int, error) {
-			defer func() { <-a.slots }()
-			return 0, a.stream.Send(f)
-		}, false
+		return s, true
 	case a.ending != nil:
-		if len(a.slots) > 0 {
-			return nil, false // answers are due; their Reply brings us back
-		}
-		return a.sendEnding, false
+		// Answers may be due; their Reply brings us back.
+		return step{do: a.sendEnding}, len(a.slots) == 0
 	case a.heartbeat:
 		a.heartbeat = false
-		return a.send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Heartbeat{Heartbeat: &reprisev1.Heartbeat{}}}), false
+		return a.send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Heartbeat{Heartbeat: &reprisev1.Heartbeat{}}}), true
 	case a.checkpoint != nil:
 		c := a.checkpoint
 		a.checkpoint = nil
-		return a.send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Checkpoint{Checkpoint: c}}), false
+		return a.send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Checkpoint{Checkpoint: c}}), true
 	case a.drain != nil:
 		d := a.drain
 		a.drain = nil
-		return a.send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Drain{Drain: d}}), false
+		return a.send(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Drain{Drain: d}}), true
 	case len(a.changes) > 0:
 		c := a.changes[0]
 		a.changes = a.changes[1:]
-		return func() (int, error) { return 0, a.apply(c) }, false
+		return step{do: func() (int, error) { return 0, a.apply(c) }}, true
 	case a.replays == 0 && !a.caughtUp:
-		return a.sendCaughtUp, false
-	case len(a.news) > 0 && (a.window == 0 || a.unacked < a.window):
-		p := a.news[0]
-		a.news[0] = nil
-		a.news = a.news[1:]
-		if len(a.news) == 0 {
-			a.news = nil // an idle attachment keeps no array
-		}
-		room := frameBytes
+		return step{do: a.sendCaughtUp}, true
+	case !a.news.empty() && (a.window == 0 || a.unacked < a.window):
+		s.place, s.room = a.news.pop(), frameBytes
 		if a.window > 0 {
-			room = min(room, a.window-a.unacked)
+			s.room = min(s.room, a.window-a.unacked)
 		}
-		return func() (int, error) { return a.deliver(p, room) }, false
+		return s, true
 	}
-	return nil, false
+	return step{}, false
 }
 
 func (a *Attachment) send(f *reprisev1.ServerFrame) step {
-	return func() (int, error) { return 0, a.stream.Send(f) }
+	return step{do: func() (int, error) { return 0, a.stream.Send(f) }}
 }
 
 func (a *Attachment) sendOpening() (int, error) {

@@ -43,6 +43,9 @@ type Options struct {
 	OnMember func(room string, c store.MemberChange)
 	// OnPublish, if not nil, is told how each publish ended. It must not block.
 	OnPublish func(duplicate bool, err error)
+	// Busy, if not nil, says whether readers that were woken are yet to be
+	// served. It must not block.
+	Busy func() bool
 	// Logger for background work. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -73,11 +76,14 @@ func NewHub(s store.Store, o Options) *Hub {
 	if o.TrimEvery == 0 {
 		o.TrimEvery = time.Minute
 	}
+	if o.Busy == nil {
+		o.Busy = func() bool { return false }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Hub{store: s, opts: o, waker: newWaker(), rooms: make(map[string]*Room), stop: stop}
+	h := &Hub{store: s, opts: o, waker: newWaker(o.Busy), rooms: make(map[string]*Room), stop: stop}
 	h.retains.Store(!o.Retention.IsZero())
 	h.background.Go(func() { h.waker.run(ctx) })
 	h.background.Go(func() { h.janitor(ctx) })

@@ -50,10 +50,10 @@ type Room struct {
 	cursors   []*Cursor
 	moving    bool // the hub's waker has the room, and its readers are yet to be woken
 
-	// Owned by the hub's waker: when the last pass over a crowd ended, whether
-	// it was one, and until when the next one is held.
-	passed, due time.Time
-	crowded     bool
+	// Owned by the hub's waker: whether the last pass was over a crowd, and
+	// until when the next one is held.
+	crowded bool
+	due     time.Time
 }
 
 func newRoom(h *Hub, name string) *Room {

@@ -10,18 +10,18 @@ const (
 	// crowd is how many readers a room must have for its passes to be held: a
 	// pass over a few costs less than the wait.
 	crowd = 16
-	// A pass over a crowded room waits for holdFor if the last one ended less
-	// than busyWithin ago. It then brings each reader several events at the cost
-	// of one: at 100 events/s for 1,000 readers a quarter of the CPU, and less
-	// delay for most of them, because they do not queue behind as many sends.
-	busyWithin = 2 * time.Millisecond
-	holdFor    = time.Millisecond
+	// holdFor is how long a pass over a crowd waits while earlier passes are not
+	// worked off. It then brings each reader several events at the cost of one:
+	// at 100 events/s for 1,000 readers a quarter of the CPU, and less delay for
+	// most of them, because they do not queue behind as many sends.
+	holdFor = time.Millisecond
 )
 
 // waker tells the readers of rooms that have moved, apart from the goroutine
 // that commits: an event must not wait until the thousand readers of another
 // one were told, and many events in a row are told as one.
 type waker struct {
+	busy   func() bool   // Options.Busy
 	signal chan struct{} // capacity 1: moved was empty
 
 	mu    sync.Mutex
@@ -32,7 +32,9 @@ type waker struct {
 	readers []*Cursor
 }
 
-func newWaker() *waker { return &waker{signal: make(chan struct{}, 1)} }
+func newWaker(busy func() bool) *waker {
+	return &waker{busy: busy, signal: make(chan struct{}, 1)}
+}
 
 // push has the readers of r told. The caller has set r.moving.
 func (w *waker) push(r *Room) {
@@ -61,8 +63,8 @@ func (w *waker) run(ctx context.Context) {
 		w.moved = spare[:0]
 		w.mu.Unlock()
 		for _, r := range rooms {
-			if now := time.Now(); r.crowded && now.Sub(r.passed) < busyWithin {
-				r.due = now.Add(holdFor)
+			if r.crowded && w.busy() {
+				r.due = time.Now().Add(holdFor)
 				w.held = append(w.held, r)
 				continue
 			}
@@ -102,7 +104,4 @@ func (w *waker) pass(r *Room) {
 	}
 	r.crowded = len(w.readers) >= crowd
 	clear(w.readers)
-	if r.crowded {
-		r.passed = time.Now()
-	}
 }

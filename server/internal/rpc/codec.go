@@ -16,7 +16,18 @@ import (
 
 // eventsFrame is a ServerFrame that is encoded already, in two pieces. Neither
 // may be changed or reused: the transport reads them after Send has returned.
-type eventsFrame struct{ header, elements []byte }
+// It is one object with all that the transport wants of it, because there is
+// one for each delivery.
+type eventsFrame struct {
+	header, elements mem.SliceBuffer
+	pieces           [2]mem.Buffer
+}
+
+func newEventsFrame(header, elements []byte) *eventsFrame {
+	f := &eventsFrame{header: header, elements: elements}
+	f.pieces = [2]mem.Buffer{&f.header, &f.elements}
+	return f
+}
 
 // codec passes encoded frames through and leaves the rest to the standard
 // codec, so that unary calls, health and reflection work as ever.
@@ -40,7 +51,7 @@ func Codec(maxMessage int) encoding.CodecV2 {
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if f, ok := v.(*eventsFrame); ok {
-		return mem.BufferSlice{mem.SliceBuffer(f.header), mem.SliceBuffer(f.elements)}, nil
+		return f.pieces[:], nil
 	}
 	return c.CodecV2.Marshal(v)
 }

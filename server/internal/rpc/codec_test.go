@@ -104,7 +104,7 @@ func FuzzLenient(f *testing.F) {
 // TestCodecPassesEventsThrough checks that encoded events are sent as they
 // are, and not copied.
 func TestCodecPassesEventsThrough(t *testing.T) {
-	f := &eventsFrame{[]byte("header"), []byte("elements")}
+	f := newEventsFrame([]byte("header"), []byte("elements"))
 	out, err := Codec(testMaxFrame).Marshal(f)
 	if err != nil || len(out) != 2 {
 		t.Fatalf("%v, %v", out, err)

@@ -19,5 +19,5 @@ func (s stream) Send(f *reprisev1.ServerFrame) error { return s.SendMsg(f) }
 
 // SendEvents implements attach.Stream.
 func (s stream) SendEvents(header, elements []byte) error {
-	return s.SendMsg(&eventsFrame{header, elements})
+	return s.SendMsg(newEventsFrame(header, elements))
 }
