@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func hub(t *testing.T, o room.Options) *room.Hub {
+func hub(t testing.TB, o room.Options) *room.Hub {
 	t.Helper()
 	st, err := pebble.Open("data", pebble.Options{FS: vfs.NewMem(), Reserve: -1, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -39,7 +39,7 @@ func hub(t *testing.T, o room.Options) *room.Hub {
 	return h
 }
 
-func acquire(t *testing.T, h *room.Hub, name string) *room.Room {
+func acquire(t testing.TB, h *room.Hub, name string) *room.Room {
 	t.Helper()
 	r, err := h.Acquire(t.Context(), name)
 	if err != nil {
