@@ -27,10 +27,12 @@ type serveFlags struct {
 	keepAge      time.Duration
 	keepEvents   uint64
 	keepBytes    uint64
+	trimEvery    time.Duration
 	drainTimeout time.Duration
 	logLevel     slog.Level
 	logFormat    string
 	asJSON       bool
+	limits       server.Limits
 }
 
 func newServe(std Streams) *cobra.Command {
@@ -60,12 +62,15 @@ second signal exits at once.`,
 	flags.DurationVar(&f.keepAge, "keep-age", 0, "keep events of a room for this `duration`; 0 for ever")
 	flags.Uint64Var(&f.keepEvents, "keep-events", 0, "keep this `number` of events of a room; 0 for all")
 	flags.Uint64Var(&f.keepBytes, "keep-bytes", 0, "keep this many `bytes` of events of a room; 0 for all")
+	flags.DurationVar(&f.trimEvery, "trim-every", time.Minute, "apply these limits, and those that rooms have of their own, once in this `duration`")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 10*time.Second, "exit within this `duration` of the first signal, whatever clients do")
 	flags.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "log from this `level` up: debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "auto", "`format`: text, json, or auto: text on a terminal")
 	flags.BoolVar(&f.asJSON, "json", false, "say where it listens as one line of JSON")
-	bindEnvironment(cmd, std.Getenv, "addr", "http", "dir", "origin", "keep-age", "keep-events", "keep-bytes",
-		"drain-timeout", "log-level", "log-format")
+	f.limitFlags(flags)
+	bindEnvironment(cmd, std.Getenv, "addr", "http", "dir", "origin", "keep-age", "keep-events", "keep-bytes", "trim-every",
+		"drain-timeout", "log-level", "log-format",
+		"limit-attaches", "limit-room-publishes", "limit-user-publishes", "limit-user-rooms", "limit-user-sessions")
 	return cmd
 }
 
@@ -77,6 +82,12 @@ func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 	server.LimitGRPCLog(log)
 	if f.drainTimeout <= 0 {
 		return usagef(cmd, "--drain-timeout must be more than 0, and is %v", f.drainTimeout)
+	}
+	if f.trimEvery <= 0 {
+		return usagef(cmd, "--trim-every must be more than 0, and is %v", f.trimEvery)
+	}
+	if err := f.checkLimits(cmd); err != nil {
+		return err
 	}
 	// Before the store is opened, so that a signal that comes early still
 	// closes it.
@@ -111,6 +122,8 @@ func (f *serveFlags) options(log *slog.Logger) server.Options {
 		Reflection: true,
 		Logger:     log,
 		Retention:  server.Retention{MaxAge: f.keepAge, MaxEvents: f.keepEvents, MaxBytes: f.keepBytes},
+		Limits:     f.limits,
+		TrimEvery:  f.trimEvery,
 	}
 }
 

@@ -1,0 +1,46 @@
+package command
+
+import (
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// limitFlags are the limits that fit some uses and not others: a program that
+// imports an archive, a load test, users with very many rooms.
+func (f *serveFlags) limitFlags(flags *pflag.FlagSet) {
+	l := &f.limits
+	flags.Float64Var(&l.Attaches, "limit-attaches", 1000, "admit this `number` of clients a second; -1 for all")
+	flags.Float64Var(&l.RoomPublishes, "limit-room-publishes", 2000, "take this `number` of events a second into one room; -1 for all")
+	flags.Float64Var(&l.UserPublishes, "limit-user-publishes", 200, "take this `number` of events a second from one user; -1 for all")
+	flags.IntVar(&l.RoomsPerUser, "limit-user-rooms", 1000, "let a user be a member of this `number` of rooms")
+	flags.IntVar(&l.SessionsPerUser, "limit-user-sessions", 32, "keep this `number` of sessions of a user")
+}
+
+// checkLimits refuses what a server would take for its default.
+func (f *serveFlags) checkLimits(cmd *cobra.Command) error {
+	l := &f.limits
+	for _, rate := range []struct {
+		flag  string
+		value float64
+	}{
+		{"limit-attaches", l.Attaches},
+		{"limit-room-publishes", l.RoomPublishes},
+		{"limit-user-publishes", l.UserPublishes},
+	} {
+		if rate.value != -1 && !(rate.value > 0) {
+			return usagef(cmd, "--%s must be more than 0, or -1 for no limit, and is %v", rate.flag, rate.value)
+		}
+	}
+	for _, number := range []struct {
+		flag  string
+		value int
+	}{
+		{"limit-user-rooms", l.RoomsPerUser},
+		{"limit-user-sessions", l.SessionsPerUser},
+	} {
+		if number.value <= 0 {
+			return usagef(cmd, "--%s must be more than 0, and is %d", number.flag, number.value)
+		}
+	}
+	return nil
+}
