@@ -1,0 +1,170 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/reprise-chat/reprise/bench/internal/load"
+	"github.com/reprise-chat/reprise/bench/internal/report"
+)
+
+// settle is how long a server has to give back what setting up has cost.
+const settle = 2 * time.Second
+
+// Idle is the resident memory that one more attachment costs which does
+// nothing, by the door through which it came and by its number of rooms.
+func (b *Bench) Idle(ctx context.Context, extra ...load.Target) error {
+	clients := b.size(1000)
+	if b.Full {
+		clients = b.size(5000)
+	}
+	for _, c := range []struct {
+		name     string
+		rooms    int
+		readOnly bool
+		clients  int
+	}{
+		{"1 room, server stream", 1, true, clients},
+		{"1 room, bidirectional stream", 1, false, clients},
+		{"100 rooms, server stream", 100, true, min(clients, b.size(500))},
+	} {
+		name := fmt.Sprintf("%d clients, %s", c.clients, c.name)
+		err := b.each(ctx, "idle", name, append([]load.Target{b.reprise(), load.Bare{}}, extra...), func(r *round) (report.Sample, error) {
+			return r.idle(c.clients, c.rooms, load.Config{ReadOnly: c.readOnly})
+		})
+		if err != nil {
+			return err
+		}
+		us := Key("idle", name, "reprise")
+		if c.rooms == 1 {
+			b.Report.Ratio("idle, "+name+": memory of bare", report.PerConn, us, Key("idle", name, load.Bare{}.Name()), 1.15, false)
+			continue
+		}
+		one, _ := b.Report.Find("idle", fmt.Sprintf("%d clients, 1 room, server stream", clients), "reprise").Median(report.PerConn)
+		b.Report.Value("idle, "+name+": memory more than in 1 room", report.PerConn, us, one, 20, "KiB")
+	}
+	return nil
+}
+
+// warmUp has a server allocate what it allocates once, so that it is not
+// charged to the first clients.
+func (r *round) warmUp() error {
+	const clients, events = 50, 200
+	m := users("warm", clients, "warm")
+	if err := r.setup(m); err != nil {
+		return err
+	}
+	attached, err := r.attach(r.loop, m, load.Config{ReadOnly: true}, func(int) load.On { return load.On{} })
+	if err != nil {
+		return err
+	}
+	if err := r.fill(m[:1], events, 0); err != nil {
+		return err
+	}
+	r.loop.Call(func() {
+		for _, c := range attached {
+			c.Close()
+		}
+	})
+	return r.sleep(settle / 2)
+}
+
+func (r *round) idle(clients, rooms int, cfg load.Config) (report.Sample, error) {
+	names := make([]string, rooms)
+	for i := range names {
+		names[i] = fmt.Sprintf("room-%03d", i)
+	}
+	m := users("u", clients, names...)
+	if err := r.setup(m); err != nil {
+		return nil, err
+	}
+	if err := r.warmUp(); err != nil {
+		return nil, err
+	}
+	from, err := r.srv.Usage()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.attach(r.loop, m, cfg, func(int) load.On { return load.On{} }); err != nil {
+		return nil, err
+	}
+	return r.grown(from.RSS, clients)
+}
+
+// grown returns the memory that has come for each of so many connections.
+func (r *round) grown(from int64, connections int) (report.Sample, error) {
+	if err := r.sleep(settle); err != nil {
+		return nil, err
+	}
+	to, err := r.srv.Usage()
+	if err != nil {
+		return nil, err
+	}
+	return report.Sample{
+		report.PerConn: float64(to.RSS-from) / 1024 / float64(connections), report.RSS: float64(to.RSS) / 1e6,
+	}, nil
+}
+
+// Stalled is the memory that readers cost which are connected and take nothing
+// more, while megabytes are published to their room.
+func (b *Bench) Stalled(ctx context.Context, extra ...load.Target) error {
+	clients := b.size(200)
+	for _, stalled := range []bool{false, true} {
+		name := fmt.Sprintf("%d readers, %s", clients, map[bool]string{false: "reading", true: "stalled"}[stalled])
+		err := b.each(ctx, "stalled", name, append([]load.Target{b.reprise(), load.Bare{}}, extra...), func(r *round) (report.Sample, error) {
+			return r.stalled(clients, stalled)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	name := func(s string) string { return fmt.Sprintf("%d readers, %s", clients, s) }
+	reading, _ := b.Report.Find("stalled", name("reading"), "reprise").Median(report.PerConn)
+	b.Report.Value("stalled: memory more than a reader that keeps up", report.PerConn, Key("stalled", name("stalled"), "reprise"), reading, 128, "KiB")
+	return nil
+}
+
+func (r *round) stalled(clients int, stalled bool) (report.Sample, error) {
+	const events = 40_000 // some 7 MB: far more than any window
+	m := users("u", clients, "room")
+	if err := r.setup(m); err != nil {
+		return nil, err
+	}
+	if err := r.warmUp(); err != nil {
+		return nil, err
+	}
+	from, err := r.srv.Usage()
+	if err != nil {
+		return nil, err
+	}
+	all := make(chan struct{})
+	left := clients
+	_, err = r.attach(r.loop, m, load.Config{ReadOnly: true, Stalled: stalled}, func(int) load.On {
+		c := load.NewCounter(1)
+		return load.On{Event: func(room int, body []byte) error {
+			number, _, err := load.ParseBody(body)
+			if err == nil {
+				err = c.Add(room, number)
+			}
+			if c.Events == uint64(r.size(events)) {
+				if left--; left == 0 {
+					close(all)
+				}
+			}
+			return err
+		}}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.fill(m[:1], r.size(events), 0); err != nil {
+		return nil, err
+	}
+	if !stalled {
+		if err := r.wait("readers to have everything", all); err != nil {
+			return nil, err
+		}
+	}
+	return r.grown(from.RSS, clients)
+}
