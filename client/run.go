@@ -153,7 +153,7 @@ func (r *run) failed(err error) {
 // lost says how to go on after a stream ended. Only one that proved itself
 // forgives the attempts before.
 func (r *run) lost(a *attachment) {
-	moveOn := reasonOf(a.err) == "DRAINING"
+	moveOn := reasonOf(a.err) == "DRAINING" || errors.Is(a.err, ErrSilent)
 	a.conn.retire(moveOn)
 	if errors.Is(a.err, ErrProtocol) {
 		r.book.forgetCheckpoint() // name everything, to agree again

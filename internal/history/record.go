@@ -105,10 +105,26 @@ func NewTrace(sink io.Writer) *Trace {
 func (t *Trace) Add(r Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r.T = int64(time.Since(t.start))
+	r.T = t.Now()
 	t.records = append(t.records, r)
 	if t.sink != nil {
 		_ = t.sink.Encode(r) //nolint:errchkjson // the trace in memory is the one that is checked
+	}
+}
+
+// Now returns the time on the trace's clock, in nanoseconds.
+func (t *Trace) Now() int64 { return int64(time.Since(t.start)) }
+
+// Merge adds records that another process made, with the times they have,
+// which must be on the trace's clock.
+func (t *Trace) Merge(records []Record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.records = append(t.records, records...)
+	for _, r := range records {
+		if t.sink != nil {
+			_ = t.sink.Encode(r) //nolint:errchkjson // as in Add
+		}
 	}
 }
 

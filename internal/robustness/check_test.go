@@ -8,6 +8,7 @@ import (
 	"hash"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -160,9 +161,15 @@ func (l *load) result(fault string, times int) report.Result {
 	return r
 }
 
+// reporting is held while the report is written: some scenarios run beside
+// each other.
+var reporting sync.Mutex
+
 // addToReport adds a result to the file that REPRISE_REPORT names, if it does.
 func addToReport(t testing.TB, r report.Result) {
 	t.Helper()
+	reporting.Lock()
+	defer reporting.Unlock()
 	path := os.Getenv("REPRISE_REPORT")
 	if path == "" {
 		return

@@ -289,11 +289,14 @@ func (l *load) waitAcknowledged(n uint64) {
 	})
 }
 
-// recovered waits until every client holds everything that has been
-// acknowledged until now, and counts the time from since, which is when the
-// fault ended, as a recovery.
+// recovered waits until, while the clients talk, something more is
+// acknowledged, and then until every client holds everything that has been. It
+// counts the time from since, which is when the fault ended, as a recovery.
 func (l *load) recovered(since time.Time) time.Duration {
 	l.t.Helper()
+	if l.hushed != nil {
+		l.waitAcknowledged(1)
+	}
 	l.mu.Lock()
 	heads := make(map[string]uint64, len(l.acked))
 	for room, off := range l.acked {
@@ -304,6 +307,13 @@ func (l *load) recovered(since time.Time) time.Duration {
 	took := time.Since(since)
 	l.recovery = max(l.recovery, took)
 	return took
+}
+
+// head returns the greatest offset of a room that was acknowledged.
+func (l *load) head(room string) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.acked[room]
 }
 
 // waitFor waits until every client holds at least these offsets of its rooms.

@@ -5,7 +5,8 @@
 // With the tag, two environment variables choose:
 //
 //	REPRISE_KILL=point[:n]   the process gets SIGKILL when it reaches that point
-//	                         for the n-th time (default 1)
+//	                         for the n-th time (default 1), and says so on
+//	                         standard error
 //	REPRISE_BROKEN=rule      that rule is broken: a negative control, which the
 //	                         test of the promise must notice
 package fault
@@ -29,6 +30,7 @@ const Lifetime = time.Duration(0)
 // Rules that can be broken.
 const (
 	AckBeforeSync     = "ack-before-sync"    // P1: acknowledged before it is synced
+	SyncNothing       = "sync-nothing"       // P1: synced to the system's memory only, which a kill leaves and a power cut does not
 	SkipOnResume      = "skip-on-resume"     // P2: a resume starts one event late
 	SubscribeLate     = "subscribe-late"     // P3: live begins at the head when the replay has ended: what came between is lost
 	ForgetClientID    = "forget-client-id"   // P4: the dedupe index is not written

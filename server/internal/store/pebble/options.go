@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/reprise-chat/reprise/server/internal/fault"
 )
 
 // SyncMode says when writes are synced to disk.
@@ -87,6 +89,9 @@ func (o Options) withDefaults() (Options, error) {
 func (o Options) fs() vfs.FS {
 	if o.FS != nil {
 		return o.FS
+	}
+	if fault.Broken(fault.SyncNothing) {
+		return neverFS{vfs.Default}
 	}
 	return vfs.Default
 }
