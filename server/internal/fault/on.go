@@ -3,6 +3,7 @@
 package fault
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -31,6 +32,8 @@ func parse(s string) (point string, n int64) {
 // Point is where the process may be killed.
 func Point(name string) {
 	if name == killAt && reached.Add(1) == killAfter {
+		// So that whoever finds the process dead knows that it died here.
+		_, _ = fmt.Fprintf(os.Stderr, "fault: killed at %s, pass %d\n", name, killAfter)
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // the signal is on its way: go no further
 	}

@@ -28,7 +28,7 @@ var backups atomic.Uint64
 // Writes wait while the tables are linked and the log is copied, which takes
 // milliseconds, not while the tables are copied. The copy is complete, synced
 // and checked, or it is not there; half of one is left as dest.partial only by
-// a crash.
+// a crash, and is refused wherever a data directory is asked for.
 //
 // Opened, the copy is a log of its own: it appends under an incarnation of its
 // own, and whoever holds more than it has is rewound.
@@ -135,9 +135,34 @@ func copyStore(ctx context.Context, fsys vfs.FS, from, dest string) (err error) 
 	return syncDir(fsys, fsys.PathDir(dest))
 }
 
+// unfinishedName is the file that a copy has for as long as it lacks others.
+// Pebble cannot tell: a part of a store, without its newest log say, opens like
+// an older one, and without its manifest like a new one.
+const unfinishedName = "UNFINISHED-BACKUP"
+
+// errUnfinished: the directory is a part of a copy.
+var errUnfinished = errors.New("a backup that was never finished, because the process or the machine ended: remove it and make another one")
+
+func refuseUnfinished(fsys vfs.FS, dir string) error {
+	if _, err := fsys.Stat(fsys.PathJoin(dir, unfinishedName)); err == nil {
+		return fmt.Errorf("store: %s is %w", dir, errUnfinished)
+	}
+	return nil
+}
+
+// copyFiles copies the files of a directory. Until all are there, and durable,
+// the copy is marked as unfinished.
 func copyFiles(ctx context.Context, fsys vfs.FS, from, to string) error {
 	names, err := fsys.List(from)
 	if err != nil {
+		return err
+	}
+	mark := fsys.PathJoin(to, unfinishedName)
+	f, err := fsys.Create(mark, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Close(), syncDir(fsys, to)); err != nil {
 		return err
 	}
 	for _, name := range names {
@@ -154,7 +179,10 @@ func copyFiles(ctx context.Context, fsys vfs.FS, from, to string) error {
 			return err
 		}
 	}
-	return syncDir(fsys, to)
+	if err := syncDir(fsys, to); err != nil {
+		return err
+	}
+	return errors.Join(fsys.Remove(mark), syncDir(fsys, to))
 }
 
 // lockName is the file by which Pebble locks a directory.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -215,6 +216,48 @@ func TestBackupFullDisk(t *testing.T) {
 			}
 		}
 		fill(t, logOf(t, s, "room1"), logOf(t, s, "room1").State().Head+1)
+	}
+}
+
+// TestBackupHalf ends the process, and loses what was not synced or not, at
+// each write of the copy: what it leaves is refused, and is never taken for a
+// store that has less.
+func TestBackupHalf(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	var left []*vfs.MemFS
+	o := options(t)
+	o.FS = errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if !strings.HasPrefix(op.Path, "copy.partial") || op.Kind != errorfs.OpFileWrite {
+			return nil
+		}
+		// What is written once all files are there is a note about them.
+		if _, err := mem.Stat(mem.PathJoin("copy.partial", unfinishedName)); err == nil {
+			left = append(left, mem.CrashClone(vfs.CrashCloneCfg{}), mem.CrashClone(vfs.CrashCloneCfg{
+				UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2)),
+			}))
+		}
+		return nil
+	}))
+	s := mustOpen(t, "data", o)
+	defer mustClose(t, s)
+	populate(t, s, 0)
+	if err := s.Backup(t.Context(), "copy"); err != nil {
+		t.Fatal(err)
+	}
+	if len(left) < 6 {
+		t.Errorf("only %d crashes", len(left))
+	}
+	for i, fsys := range left {
+		o.FS = fsys
+		if half, err := Open("copy.partial", o); !errors.Is(err, errUnfinished) {
+			t.Errorf("half a copy, crash %d, opens: %v", i, err)
+			if err == nil {
+				mustClose(t, half)
+			}
+		}
+		if _, err := Check(t.Context(), "copy.partial", CheckOptions{FS: fsys}); err == nil {
+			t.Errorf("half a copy, crash %d, passes the check", i)
+		}
 	}
 }
 

@@ -62,6 +62,9 @@ func syncDir(fsys vfs.FS, dir string) error {
 
 // lockDir takes the lock of the directory.
 func lockDir(fsys vfs.FS, dir string) (*db.Lock, error) {
+	if err := refuseUnfinished(fsys, dir); err != nil {
+		return nil, err
+	}
 	lock, err := db.LockDirectory(dir, fsys)
 	if err == nil {
 		return lock, nil
