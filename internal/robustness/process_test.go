@@ -139,6 +139,7 @@ func (p *process) begin(env ...string) {
 	if p.cmd != nil {
 		p.t.Fatal("the server is running")
 	}
+	fmt.Fprintf(p.output, "%s%v\n", lifeMark, env)
 	args := append([]string{"serve", "--addr", p.grpc, "--http", p.http, "--dir", p.dir}, p.args...)
 	cmd := exec.Command(p.binary, args...)
 	cmd.Env = append(os.Environ(), env...)
@@ -283,8 +284,11 @@ func (p *process) goroutines() int { return int(p.metrics()["go_goroutines"]) }
 
 // run runs another command of the binary, as "check", DIR, and returns what it
 // printed.
-func (p *process) run(args ...string) (out string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+func (p *process) run(args ...string) (out string, err error) { return p.runFor(time.Minute, args...) }
+
+// runFor is run for at most d.
+func (p *process) runFor(d time.Duration, args ...string) (out string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	b, err := exec.CommandContext(ctx, p.binary, args...).CombinedOutput()
 	return string(b), errors.Join(err, ctx.Err())
@@ -298,6 +302,9 @@ type output struct {
 
 const outputBytes = 32 << 10
 
+// lifeMark stands before what each life of a process prints.
+const lifeMark = "=== started with "
+
 // Write implements io.Writer.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
@@ -309,6 +316,13 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// life returns what was printed since the last start.
+func (o *output) life() string {
+	all := o.String()
+	return all[strings.LastIndex(all, lifeMark)+len(lifeMark):]
+}
+
+// String returns what there is.
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -38,8 +38,8 @@ type Result struct {
 	Violations uint64 `json:"violations"`
 
 	// SlowestRecoveryMS is the longest time, in milliseconds, from the end of
-	// a fault (the server serves again, the network is whole) until every
-	// client held everything that had been acknowledged by then.
+	// a fault (the server serves again, the network is whole) until something
+	// more was acknowledged and every client held everything that had been.
 	SlowestRecoveryMS int64 `json:"slowest_recovery_ms"`
 }
 
