@@ -56,6 +56,7 @@ type holder struct {
 	name     string
 	cmd      *exec.Cmd
 	goodbye  io.Closer // its standard input: it ends when that does
+	said     output
 	finished chan struct{}
 
 	mu      sync.Mutex
@@ -76,10 +77,10 @@ func startHolder(t *testing.T, trace *history.Trace, do task) *holder {
 		t.Fatal(err)
 	}
 	h := &holder{t: t, name: do.User, finished: make(chan struct{}), changed: make(chan struct{})}
-	h.cmd = exec.Command(os.Args[0], "-test.run", "^TestHolderProcess$", "-test.v")
+	h.cmd = exec.Command(os.Args[0], "-test.run", "^TestHolderProcess$")
 	h.cmd.Env = append(os.Environ(), holderEnv+"="+string(b))
 	h.cmd.ExtraFiles = []*os.File{w}
-	h.cmd.Stdout, h.cmd.Stderr = os.Stderr, os.Stderr
+	h.cmd.Stdout, h.cmd.Stderr = &h.said, &h.said
 	if h.goodbye, err = h.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +92,7 @@ func startHolder(t *testing.T, trace *history.Trace, do task) *holder {
 	t.Cleanup(func() {
 		_ = h.cmd.Process.Kill()
 		<-h.finished
+		_ = h.cmd.Wait() // if nobody has
 	})
 	return h
 }
@@ -181,7 +183,7 @@ func (h *holder) wait() {
 		h.t.Fatalf("%s does not end", h.name)
 	}
 	if err := h.cmd.Wait(); err != nil {
-		h.t.Errorf("%s: %v", h.name, err)
+		h.t.Errorf("%s: %v\n%s", h.name, err, &h.said)
 	}
 }
 

@@ -34,6 +34,10 @@ var binaries struct {
 	built map[string]string
 }
 
+// binaryEnv names the command to a test that mustNotice runs: no need to build
+// it again.
+const binaryEnv = "REPRISE_BINARY"
+
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if binaries.dir != "" {
@@ -45,6 +49,9 @@ func TestMain(m *testing.M) {
 // binary returns the path of the command, built with tags (may be empty).
 func binary(t testing.TB, tags string) string {
 	t.Helper()
+	if path := os.Getenv(binaryEnv); path != "" {
+		return path
+	}
 	binaries.Lock()
 	defer binaries.Unlock()
 	if path := binaries.built[tags]; path != "" {
