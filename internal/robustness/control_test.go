@@ -25,7 +25,7 @@ func mustNotice(t *testing.T, rule, test, promise string, env ...string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run", "^"+test+"$", "-test.v")
-	cmd.Env = append(append(os.Environ(), "REPRISE_BROKEN="+rule, binaryEnv+"="+binary(t, "faults"), "REPRISE_REPORT="), env...)
+	cmd.Env = append(append(os.Environ(), "REPRISE_BROKEN="+rule, binaryEnv+"="+binary(t, "faults"), "REPRISE_REPORT=", "TMPDIR="+t.TempDir()), env...)
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), "--- SKIP") {
 		t.Skipf("%s is skipped here:\n%s", test, out)
