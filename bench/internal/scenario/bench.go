@@ -87,14 +87,27 @@ type round struct {
 
 // each runs a case: its rounds, and in each the targets in turn.
 func (b *Bench) each(ctx context.Context, scenario, name string, targets []load.Target, measure func(*round) (report.Sample, error)) error {
-	for i := range b.rounds() {
+	for range b.rounds() {
 		for _, t := range targets {
 			s, err := b.once(ctx, t, measure)
 			if err != nil {
 				return fmt.Errorf("%s, %s, %s: %w", scenario, name, t.Name(), err)
 			}
 			b.Report.Add(scenario, name, t.Name(), s)
-			fmt.Fprintf(b.Progress, "%s, %s, round %d, %s: %s\n", scenario, name, i+1, t.Name(), report.Line(s))
+			fmt.Fprintf(b.Progress, "%s, %s, %s: %s\n", scenario, name, t.Name(), report.Line(s))
+		}
+	}
+	return nil
+}
+
+// inTurn calls f for each round with a Bench that measures one, so that what f
+// compares is run A B A B and not A A B B.
+func (b *Bench) inTurn(f func(*Bench) error) error {
+	for range b.rounds() {
+		one := *b
+		one.Rounds = 1
+		if err := f(&one); err != nil {
+			return err
 		}
 	}
 	return nil

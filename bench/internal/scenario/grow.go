@@ -48,20 +48,20 @@ type growth struct{ rooms, events int }
 func (g growth) String() string { return fmt.Sprintf("%d rooms, %d events", g.rooms, g.events) }
 
 func (b *Bench) growCase(ctx context.Context, name string, small, large growth) error {
-	// Filling takes most of the time, so there are fewer rounds.
-	rounds := b.Rounds
-	defer func() { b.Rounds = rounds }()
-	b.Rounds = max(1, b.rounds()/2)
 	scenario := "grow, " + name
-	for range b.Rounds {
-		one := *b
-		one.Rounds = 1
+	fewer := *b
+	fewer.Rounds = max(1, b.rounds()/2) // filling takes most of the time
+	err := fewer.inTurn(func(b *Bench) error {
 		for _, g := range []growth{small, large} {
-			err := one.each(ctx, scenario, g.String(), []load.Target{b.reprise()}, func(r *round) (report.Sample, error) { return r.grow(g) })
+			err := b.each(ctx, scenario, g.String(), []load.Target{b.reprise()}, func(r *round) (report.Sample, error) { return r.grow(g) })
 			if err != nil {
 				return err
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	s, l := Key(scenario, small.String(), "reprise"), Key(scenario, large.String(), "reprise")
 	b.Report.Ratio(scenario+": CPU of an event, large against small", report.CPU, l, s, 1.25, false)

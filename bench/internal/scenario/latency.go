@@ -24,36 +24,35 @@ func (b *Bench) Latency(ctx context.Context, extra ...load.Target) error {
 	}
 	for _, c := range []struct{ subscribers, rate int }{{1, 200}, {100, 100}} {
 		name := fmt.Sprintf("%d subscribers, %d events/s", c.subscribers, c.rate)
-		err := b.each(ctx, "latency", name, targets, func(r *round) (report.Sample, error) {
-			return r.latency(c.subscribers, c.rate)
+		err := b.inTurn(func(b *Bench) error {
+			err := b.each(ctx, "latency", name, targets, func(r *round) (report.Sample, error) {
+				return r.latency(c.subscribers, c.rate)
+			})
+			if err != nil {
+				return err
+			}
+			return b.oneSync(ctx)
 		})
 		if err != nil {
 			return err
 		}
-		if c.subscribers > 1 {
-			continue
+		if c.subscribers == 1 {
+			sync, _ := b.Report.Find("latency", "one sync", "file").Median(report.P50)
+			b.Report.Value("latency, publish to deliver, less one sync", report.P50, Key("latency", name, "reprise"), sync, 0.3, "ms")
 		}
-		sync, err := b.oneSync(ctx)
-		if err != nil {
-			return err
-		}
-		b.Report.Value("latency, publish to deliver, less one sync", report.P50, Key("latency", name, "reprise"), sync, 0.3, "ms")
 	}
 	return nil
 }
 
 // oneSync measures what one publisher waits for a plain file: one write and
-// one fdatasync. It returns the median in milliseconds.
-func (b *Bench) oneSync(ctx context.Context) (float64, error) {
-	for range b.rounds() {
-		p, err := b.limit(ctx, "file", 1, 1, false)
-		if err != nil {
-			return 0, err
-		}
-		b.Report.Add("latency", "one sync", "file", report.Sample{report.P50: p.P50 / 1e3, report.P99: p.P99 / 1e3})
+// one fdatasync.
+func (b *Bench) oneSync(ctx context.Context) error {
+	p, err := b.limit(ctx, "file", 1, 1, false)
+	if err != nil {
+		return err
 	}
-	v, _ := b.Report.Find("latency", "one sync", "file").Median(report.P50)
-	return v, nil
+	b.Report.Add("latency", "one sync", "file", report.Sample{report.P50: p.P50 / 1e3, report.P99: p.P99 / 1e3})
+	return nil
 }
 
 // limit runs a committer in a process of its own, with publishers inside.

@@ -35,26 +35,35 @@ func (b *Bench) Publish(ctx context.Context, extra ...load.Target) error {
 		if !ids {
 			name += ", no client_id"
 		}
-		err := b.each(ctx, "publish", name, wire, func(r *round) (report.Sample, error) {
-			return r.publish(publishers, rooms, ids)
+		err := b.inTurn(func(b *Bench) error {
+			err := b.each(ctx, "publish", name, wire, func(r *round) (report.Sample, error) {
+				return r.publish(publishers, rooms, ids)
+			})
+			if err != nil {
+				return err
+			}
+			return b.inProcess(ctx, name, publishers, rooms, ids)
 		})
 		if err != nil {
 			return err
-		}
-		for range b.rounds() {
-			for _, what := range []string{"pebble", "file"} {
-				p, err := b.limit(ctx, what, publishers, rooms, ids)
-				if err != nil {
-					return err
-				}
-				b.Report.Add("publish", name, what+", in process", limitSample(p))
-			}
 		}
 		us := Key("publish", name, "reprise")
 		b.Report.Ratio("publish, "+name+": events/s of bare Pebble behind bare grpc-go", report.Rate,
 			us, Key("publish", name, load.Bare{Pebble: true}.Name()), 0.8, true)
 		b.Report.Ratio("publish, "+name+": events/s of bare Pebble without a wire", report.Rate,
 			us, Key("publish", name, "pebble, in process"), 0.8, true)
+	}
+	return nil
+}
+
+// inProcess measures the disk's limits.
+func (b *Bench) inProcess(ctx context.Context, name string, publishers, rooms int, ids bool) error {
+	for _, what := range []string{"pebble", "file"} {
+		p, err := b.limit(ctx, what, publishers, rooms, ids)
+		if err != nil {
+			return err
+		}
+		b.Report.Add("publish", name, what+", in process", limitSample(p))
 	}
 	return nil
 }
