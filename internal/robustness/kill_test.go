@@ -13,8 +13,9 @@ const killsAWindow = 20
 // acknowledged is there, and nobody loses their place.
 func TestP1_Kills(t *testing.T) {
 	needFaults(t)
+	t.Parallel()
 	kills := times(t, "REPRISE_KILLS", 20)
-	p := newProcess(t, "")
+	p := newProcess(t, tags())
 	p.start()
 	l := newLoad(t, p, loadConfig{})
 	for kill := range kills {
@@ -31,4 +32,17 @@ func TestP1_Kills(t *testing.T) {
 		}
 	}
 	l.finish("server killed with SIGKILL at random moments", kills)
+}
+
+// TestP1_KillsCanFail: a server that forgets what was sent, or where a client
+// was, is caught.
+func TestP1_KillsCanFail(t *testing.T) {
+	needFaults(t)
+	t.Parallel()
+	for rule, promise := range map[string]string{
+		"forget-client-id": "P4 duplicate",
+		"skip-on-resume":   "P2 skip",
+	} {
+		t.Run(rule, func(t *testing.T) { mustNotice(t, rule, "TestP1_Kills", promise, "REPRISE_KILLS=6") })
+	}
 }

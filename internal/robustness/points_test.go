@@ -45,6 +45,7 @@ type points struct {
 // hardest, at random passes, under load, again and again.
 func TestP1_KillPoints(t *testing.T) {
 	needFaults(t)
+	t.Parallel()
 	deaths := times(t, "REPRISE_POINTS", 2)
 	for _, point := range killPoints {
 		t.Run(point.name, func(t *testing.T) {

@@ -20,25 +20,34 @@ type stalled struct {
 	cancel context.CancelFunc
 }
 
-// stall starts a stalled reader of a room; kind is "connect" or "tail". Its user is n's own, so that
-// it shares no session or limit with anybody. It is closed at the end of the
-// test, or before.
+// stall starts a stalled reader of a room, which is closed at the end of the
+// test, or before; kind is "connect" or "tail". Its user is n's own, so that it
+// shares no session or limit with anybody.
 func stall(t testing.TB, address, kind, room string, n int) *stalled {
 	t.Helper()
+	s, err := newStalled(address, kind, room, n)
+	if err != nil {
+		t.Fatalf("a stalled reader cannot begin: %v", err)
+	}
+	t.Cleanup(s.close)
+	return s
+}
+
+// newStalled is stall; the caller closes what it returns.
+func newStalled(address, kind, room string, n int) (*stalled, error) {
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(64<<10))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &stalled{conn: conn, cancel: cancel}
-	t.Cleanup(s.close)
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", fmt.Sprintf("Bearer dev:stalled-%d", n))
 	if err := s.begin(ctx, kind, room); err != nil {
 		s.close()
-		t.Errorf("a stalled reader cannot begin: %v", err)
+		return nil, err
 	}
-	return s
+	return s, nil
 }
 
 func (s *stalled) begin(ctx context.Context, kind, room string) error {
