@@ -16,7 +16,7 @@ export PATH
 # How long `make fuzz` gives each target and `make soak` runs, and how often a
 # conversation has its server killed.
 FUZZTIME ?= 10s
-SOAK     ?= 30m
+SOAK     ?= 10m
 SEEDS    ?= 1000
 SEED     ?= 1
 KILLS    ?= 20
@@ -39,6 +39,7 @@ test: deps ## THE test command: everything, on a fresh Debian machine with Go, N
 	@$(MAKE) test-sim
 	@$(MAKE) test-damage
 	@$(MAKE) test-controls
+	@$(MAKE) test-faults
 	@$(MAKE) test-transcript
 	@$(MAKE) test-web
 	@$(MAKE) test-conversation
@@ -84,6 +85,10 @@ test-damage: ## flipped bits and bytes, and cuts, in every file of a data direct
 .PHONY: test-controls
 test-controls: ## negative controls: break each rule, and require its promise's test to notice
 	REPRISE_CONTROLS=1 go test -count=1 -timeout 15m -v -run '^TestControls$$' ./internal/controls
+
+.PHONY: test-faults
+test-faults: ## the real server killed, stopped, unplugged and cut off, under load
+	REPRISE_FAULTS=1 go test -count=1 -timeout 15m ./internal/robustness
 
 .PHONY: test-transcript
 test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real server on the default ports
@@ -131,11 +136,18 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 sim: ## the simulation with SEEDS (1000) seeds from SEED (1) on
 	go test -count=1 -timeout 0 -run '^TestSim$$' ./server/internal/sim -seeds $(SEEDS) -seed $(SEED)
 
+.PHONY: faults
+faults: ## test-faults for long, and a soak of SOAK (10m): 200 kills, 50 power cuts, ...; then the table in docs/promises.md
+	rm -f docs/faults.json
+	REPRISE_FAULTS=1 REPRISE_REPORT=$(CURDIR)/docs/faults.json \
+	  REPRISE_KILLS=200 REPRISE_POINTS=10 REPRISE_SPELLS=8 REPRISE_PAUSES=10 REPRISE_PAUSE=20s REPRISE_POWERCUTS=50 \
+	  go test -count=1 -timeout 0 -v ./internal/robustness
+	REPRISE_REPORT=$(CURDIR)/docs/faults.json $(MAKE) soak
+	go run ./internal/robustness/table
+
 .PHONY: soak
-soak: deps ## the conversation, again and again for SOAK (30m)
-	@end=$$(($$(date +%s) + $$(awk -v d='$(SOAK)' 'BEGIN {u = substr(d, length(d)); n = d + 0; print u == "h" ? n * 3600 : u == "m" ? n * 60 : n}'))); \
-	  round=0; \
-	  while [ "$$(date +%s)" -lt "$$end" ]; do round=$$((round + 1)); echo "== round $$round"; $(MAKE) test-conversation; done
+soak: ## everything at once for SOAK (10m), ending with what it began with
+	REPRISE_SOAK=$(SOAK) go test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/robustness
 
 ##@ What they need
 

@@ -252,7 +252,7 @@ func (s *soak) unstall() {
 
 // slowHandler has one client take longer for an event than it takes to come,
 // or nobody; the others are as fast as ever.
-func (s *soak) slowHandler() { s.slowest(rand.N(time.Duration(2)) * rand.N(30*time.Millisecond)) }
+func (s *soak) slowHandler() { s.slowest(max(0, rand.N(40*time.Millisecond)-10*time.Millisecond)) }
 
 func (s *soak) slowest(d time.Duration) {
 	for i := range s.slow {
