@@ -166,7 +166,7 @@ func (c *centrifugeClient) reply(b []byte) error {
 		return err
 	case push != nil:
 		return c.push(push)
-	case id > idPublish:
+	case id >= idPublish:
 		c.receipt(id-idPublish, refused(failed))
 		return nil
 	case failed != nil:

@@ -41,10 +41,10 @@ type natsClient struct {
 	conn    *lean.Conn
 	greeted bool
 	out     []byte
-	// due are the answers that come before those to publications, and answered
-	// the publication whose answer came last.
-	due      int
-	answered uint64
+	// due counts the answers that come before those to publications, and
+	// waiting are the publications that have none.
+	due     int
+	waiting []uint64
 }
 
 // Connected implements lean.Wire: the server speaks first.
@@ -80,9 +80,9 @@ func (c *natsClient) Attach() {
 	c.conn.Write(c.out)
 }
 
-// Publish implements load.Client. Publications are numbered from 1. Core NATS
-// has no idempotency key.
-func (c *natsClient) Publish(room int, _ uint64, _ string, body []byte) {
+// Publish implements load.Client. Core NATS has no idempotency key.
+func (c *natsClient) Publish(room int, number uint64, _ string, body []byte) {
+	c.waiting = append(c.waiting, number)
 	b := append(c.out[:0], "PUB "...)
 	b = append(b, c.cfg.Rooms[room]...)
 	b = append(b, ' ')
@@ -151,14 +151,25 @@ func (c *natsClient) line(line []byte) error {
 	case "PONG":
 		c.joined()
 	case "+OK":
-		if c.due--; c.due < 0 {
-			c.answered++
-			c.receipt(c.answered, nil)
-		}
+		return c.ok()
 	case "-ERR":
 		return errors.New("peers: NATS says " + string(line))
 	default:
 		return fmt.Errorf("%w: %q", errProtocol, line)
+	}
+	return nil
+}
+
+func (c *natsClient) ok() error {
+	switch {
+	case c.due > 0:
+		c.due--
+	case len(c.waiting) == 0:
+		return fmt.Errorf("%w: +OK to nothing", errProtocol)
+	default:
+		number := c.waiting[0]
+		c.waiting = c.waiting[1:]
+		c.receipt(number, nil)
 	}
 	return nil
 }

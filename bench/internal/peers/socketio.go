@@ -85,8 +85,8 @@ const (
 	socketEvent   = `42["event","`
 	socketRefused = "44"
 
-	// joinAck is the id of the acknowledgement of the rooms; a publication's is
-	// its number, which is greater.
+	// joinAck is the id of the acknowledgement of the rooms. That of a
+	// publication is its number and one.
 	joinAck = 0
 )
 
@@ -116,7 +116,7 @@ func (c *socketIOClient) Attach() {
 // harmless, so there is no idempotency key.
 func (c *socketIOClient) Publish(room int, number uint64, _ string, body []byte) {
 	b := append(c.out[:0], "42"...)
-	b = strconv.AppendUint(b, number, 10)
+	b = strconv.AppendUint(b, number+1, 10)
 	b = append(b, `["publish","`...)
 	b = append(b, c.cfg.Rooms[room]...)
 	b = append(b, `","`...)
@@ -165,14 +165,14 @@ func (c *socketIOClient) take(b []byte) error {
 
 func (c *socketIOClient) acknowledged(s string) error {
 	id, _, _ := strings.Cut(s, "[")
-	number, err := strconv.ParseUint(id, 10, 64)
+	ack, err := strconv.ParseUint(id, 10, 64)
 	if err != nil {
 		return fmt.Errorf("%w: acknowledgement %q", errProtocol, s)
 	}
-	if number == joinAck {
+	if ack == joinAck {
 		c.joined()
 	} else {
-		c.receipt(number, nil)
+		c.receipt(ack-1, nil)
 	}
 	return nil
 }

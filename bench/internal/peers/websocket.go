@@ -51,7 +51,7 @@ type webSocket struct {
 
 // key need not differ between connections: it only shows that the server
 // speaks WebSocket, and there is no cache between us.
-const key = "cmVwcmlzZSBiZW5jaG1hcms="
+const key = "cmVwcmlzZSBsZWFuIHdzIQ=="
 
 // Connected implements lean.Wire.
 func (w *webSocket) Connected(c *lean.Conn) {
