@@ -20,7 +20,7 @@ func TestP1_PowerCuts(t *testing.T) {
 	p := newProcess(t, tags())
 	p.dir = filepath.Join(d.dir, "data")
 	p.start()
-	l := newLoad(t, p, loadConfig{})
+	l := newLoad(t, p, loadConfig{every: 15 * time.Millisecond})
 	if tags() != "" {
 		// A broken server is to lose events, not the rooms themselves.
 		p.stop()
@@ -36,10 +36,12 @@ func TestP1_PowerCuts(t *testing.T) {
 		if cut%2 == 0 {
 			p.pause()
 		}
-		d.cut()
-		p.kill()
-		d.unmount()
-		d.mount()
+		powerCycle(p, d)
+		if cut%4 == 3 { // and goes again while the server recovers
+			p.begin()
+			time.Sleep(rand.N(150 * time.Millisecond))
+			powerCycle(p, d)
+		}
 		if out, err := p.run("check", p.dir); err != nil {
 			t.Errorf("check after cut %d: %v\n%s", cut, err, out)
 		}
@@ -55,7 +57,15 @@ func TestP1_PowerCuts(t *testing.T) {
 	slices.Sort(recoveries)
 	t.Logf("serving again after %v in the middle and %v at most, everybody caught up after %v and %v",
 		starts[len(starts)/2], starts[len(starts)-1], recoveries[len(recoveries)/2], recoveries[len(recoveries)-1])
-	l.finish("power of the disk cut", cuts)
+	l.finish("power of the disk cut, every fourth time again while the server recovers", cuts)
+}
+
+// powerCycle cuts the power and gives it back; the server does not survive it.
+func powerCycle(p *process, d *disk) {
+	d.cut()
+	p.kill()
+	d.unmount()
+	d.mount()
 }
 
 // TestP1_PowerCutsCanFail: a server that acknowledges before it syncs is
