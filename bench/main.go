@@ -55,6 +55,7 @@ var rows = []row{
 	{"stalled", "Memory of a reader that takes nothing", noExtra((*scenario.Bench).Stalled)},
 	{"grow", "Costs as rooms and stored events grow", (*scenario.Bench).Grow},
 	{"cliff", "What others wait beside something extreme", (*scenario.Bench).Cliff},
+	{"peers", "Fan-out and idle memory against Centrifuge, Socket.IO and NATS", runPeers},
 	{"checked", "The promises, checked under full load", (*scenario.Bench).Checked},
 }
 
@@ -82,6 +83,7 @@ on a machine that does nothing else.`,
 	flags.BoolVar(&o.bench.Full, "full", false, "all sizes, and more and longer rounds")
 	flags.IntVar(&o.bench.Rounds, "rounds", 0, "`number` of rounds of each case (default 3, with --full 5)")
 	flags.DurationVar(&o.bench.Duration, "duration", 0, "measure for this `duration` in each round (default 2s, with --full 4s)")
+	flags.StringVar(&o.bench.Reprise, "reprise", "", "measure this `command` instead of one built from this tree")
 	flags.IntVar(&o.bench.Body, "body", 128, "`bytes` of an event's text, at least 32")
 	flags.IntVar(&o.bench.Scale, "scale", 1, "divide all sizes by this `number`, to try things out")
 	for _, r := range rows {
@@ -90,7 +92,7 @@ on a machine that does nothing else.`,
 	root.AddCommand(
 		o.measuring(row{"quick", "The short set: fan-out, publish, latency, replay, storm, memory, and the check", quick}),
 		o.measuring(row{"all", "Everything", all}),
-		newPlot(o), newBare(), newLimit(o),
+		newPlot(o), newBare(), newLimit(o), newPeer(),
 	)
 	return root
 }
@@ -141,8 +143,10 @@ func (o *options) measure(cmd *cobra.Command, r row) (err error) {
 	}
 	defer os.RemoveAll(temp)
 	o.bench.Dir = temp
-	if o.bench.Reprise, err = proc.Build(cmd.Context(), temp); err != nil {
-		return err
+	if o.bench.Reprise == "" {
+		if o.bench.Reprise, err = proc.Build(cmd.Context(), temp); err != nil {
+			return err
+		}
 	}
 	began := time.Now()
 	o.bench.Report = report.New(o.command)

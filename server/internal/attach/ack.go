@@ -62,8 +62,8 @@ func (a *Attachment) Acknowledge(ps []Acked) error {
 	for i, at := range places {
 		at.ackLocked(moved[i].Offset)
 	}
-	if a.scheduleLocked() { // the window may have opened
-		defer a.push(true)
+	if l, push := a.scheduleLocked(patient); push { // the window may have opened
+		defer a.push(l, push)
 	}
 	return nil
 }

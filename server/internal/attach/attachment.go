@@ -29,7 +29,7 @@ var (
 const (
 	// maxInFlight bounds the client frames of one stream that have been read
 	// and whose answers have not been sent.
-	maxInFlight = 64
+	maxInFlight = 256
 	// endGrace is how long an attachment that ends may take to send what is
 	// due: its receipts and the frame that says why.
 	endGrace = 5 * time.Second
@@ -54,9 +54,11 @@ type Attachment struct {
 	// Guarded by mu.
 	mu         sync.Mutex
 	started    bool
-	scheduled  bool // queued in the pool or having a turn
-	finished   bool // done is closed
-	released   bool // rooms and timers have been given back
+	scheduled  bool    // wants a turn or is having one
+	turning    bool    // having one
+	inQueue    [2]bool // in the pool's queues, by lane
+	finished   bool    // done is closed
+	released   bool    // rooms and timers have been given back
 	err        error
 	places     []*place // by room name
 	news       news     // places that may have something to send
@@ -130,9 +132,9 @@ func (a *Attachment) Reply(f *reprisev1.ServerFrame) {
 	if f != nil {
 		a.replies = append(a.replies, f)
 	}
-	push := a.scheduleLocked()
+	l, push := a.scheduleLocked(urgent)
 	a.mu.Unlock()
-	a.push(push)
+	a.push(l, push)
 }
 
 // Touch notes a sign of life of the client.
@@ -163,9 +165,9 @@ func (a *Attachment) Probe() <-chan struct{} {
 	}
 	c := a.probe
 	a.heartbeat = true
-	push := a.scheduleLocked()
+	l, push := a.scheduleLocked(urgent)
 	a.mu.Unlock()
-	a.push(push)
+	a.push(l, push)
 	return c
 }
 
@@ -173,9 +175,9 @@ func (a *Attachment) Probe() <-chan struct{} {
 func (a *Attachment) Checkpointed(id string, acks uint64) {
 	a.mu.Lock()
 	a.checkpoint = &reprisev1.Checkpoint{Id: id, Acks: acks}
-	push := a.scheduleLocked()
+	l, push := a.scheduleLocked(urgent)
 	a.mu.Unlock()
-	a.push(push)
+	a.push(l, push)
 }
 
 // Supersede implements session.Holder.
@@ -203,9 +205,9 @@ func (a *Attachment) end(frame *reprisev1.ServerFrame, err error) {
 	}
 	a.ending = &ending{frame, err}
 	a.timers = append(a.timers, time.AfterFunc(endGrace, func() { a.finish(err) }))
-	push := a.scheduleLocked()
+	l, push := a.scheduleLocked(urgent)
 	a.mu.Unlock()
-	a.push(push)
+	a.push(l, push)
 }
 
 // finish has the stream end now.
@@ -264,23 +266,34 @@ func (a *Attachment) release() {
 func (a *Attachment) enqueue(p *place) {
 	a.mu.Lock()
 	a.news.push(p)
-	push := a.scheduleLocked()
+	l, push := a.scheduleLocked(patient)
 	a.mu.Unlock()
-	a.push(push)
+	a.push(l, push)
 }
 
-// scheduleLocked reports whether the caller must push a after unlocking.
-func (a *Attachment) scheduleLocked() bool {
-	if !a.started || a.scheduled || a.released {
-		return false
+// scheduleLocked has the attachment get a turn and returns the lane in which
+// the caller must push it after unlocking. What is urgent does not wait until
+// the readers of a crowded room have their turn: it overtakes the attachment's
+// own place among them.
+func (a *Attachment) scheduleLocked(l lane) (lane, bool) {
+	if !a.started || a.released || a.turning || a.scheduled && (l == patient || a.inQueue[urgent]) {
+		return 0, false
 	}
 	a.scheduled = true
-	return true
+	return l, a.enterLocked(l)
 }
 
-func (a *Attachment) push(yes bool) {
+// enterLocked reports whether the attachment has to be pushed into a lane: it
+// is in each at most once.
+func (a *Attachment) enterLocked(l lane) bool {
+	was := a.inQueue[l]
+	a.inQueue[l] = true
+	return !was
+}
+
+func (a *Attachment) push(l lane, yes bool) {
 	if yes {
-		a.m.pool.push(a)
+		a.m.pool.push(a, l)
 	}
 }
 
@@ -295,12 +308,12 @@ func (a *Attachment) beat(every time.Duration) {
 	t = time.AfterFunc(every, func() {
 		a.mu.Lock()
 		a.heartbeat = true
-		push := a.scheduleLocked()
+		l, push := a.scheduleLocked(urgent)
 		if !a.finished && !a.released {
 			t.Reset(every)
 		}
 		a.mu.Unlock()
-		a.push(push)
+		a.push(l, push)
 	})
 	a.timers = append(a.timers, t)
 }
@@ -309,18 +322,18 @@ func (a *Attachment) beat(every time.Duration) {
 func (a *Attachment) drainNotice(moveAfter, closesIn time.Duration) {
 	a.mu.Lock()
 	a.drain = &reprisev1.Drain{MoveAfter: durationpb.New(moveAfter), ClosesIn: durationpb.New(closesIn)}
-	push := a.scheduleLocked()
+	l, push := a.scheduleLocked(urgent)
 	a.mu.Unlock()
-	a.push(push)
+	a.push(l, push)
 }
 
 // memberChanged is told of each change of the user's memberships.
 func (a *Attachment) memberChanged(room string, c store.MemberChange) {
 	a.mu.Lock()
 	a.changes = addChange(a.changes, change{room, c})
-	push := a.scheduleLocked()
+	l, push := a.scheduleLocked(urgent)
 	a.mu.Unlock()
-	a.push(push)
+	a.push(l, push)
 }
 
 // WantHistory has the user's coming join of a room deliver that many events

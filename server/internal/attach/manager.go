@@ -134,9 +134,9 @@ func (m *Manager) Find(ctx context.Context, user, id string, attach uint64) (*At
 func (a *Attachment) begin() {
 	a.mu.Lock()
 	a.started = true
-	push := a.scheduleLocked()
+	l, push := a.scheduleLocked(patient)
 	a.mu.Unlock()
-	a.push(push)
+	a.push(l, push)
 	a.beat(a.m.opts.Heartbeat)
 }
 

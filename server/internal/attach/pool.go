@@ -23,12 +23,50 @@ type Pool struct {
 
 	mu     sync.Mutex
 	ready  *sync.Cond
-	queue  []*Attachment // each at most once; bounded by the number of attachments
-	first  int           // index of the oldest in queue
-	idle   int           // workers that wait
+	queues [2]queue // by lane; an attachment is in each at most once
+	ahead  int      // urgent turns since the last patient one
+	idle   int      // workers that wait
 	active map[*worker]struct{}
 	watch  *sync.Cond // the watcher waits here while active is empty
 	closed bool
+}
+
+// lane is one of the pool's queues.
+type lane int
+
+const (
+	// patient is for events: the readers of a crowded room fill it.
+	patient lane = iota
+	// urgent is for answers and control frames, which nobody should await
+	// behind a thousand others.
+	urgent
+)
+
+// maxAhead is how many urgent turns may come before a patient one.
+const maxAhead = 4
+
+// queue is first in, first out.
+type queue struct {
+	items []*Attachment
+	first int // index of the oldest
+}
+
+func (q *queue) len() int { return len(q.items) - q.first }
+
+func (q *queue) push(a *Attachment) {
+	if q.first > len(q.items)/2 { // amortised: at most one move an element
+		n := copy(q.items, q.items[q.first:])
+		clear(q.items[n:])
+		q.items, q.first = q.items[:n], 0
+	}
+	q.items = append(q.items, a)
+}
+
+func (q *queue) pop() *Attachment {
+	a := q.items[q.first]
+	q.items[q.first] = nil
+	q.first++
+	return a
 }
 
 // worker is one goroutine's record.
@@ -62,16 +100,10 @@ func (p *Pool) Close() {
 	p.watcher.Wait()
 }
 
-// push gives a a turn. The caller has made sure that it is not queued and has
-// no turn now.
-func (p *Pool) push(a *Attachment) {
+// push puts a into a lane. The caller has made sure that it is not there.
+func (p *Pool) push(a *Attachment, l lane) {
 	p.mu.Lock()
-	if p.first > len(p.queue)/2 { // amortised: at most one move an element
-		n := copy(p.queue, p.queue[p.first:])
-		clear(p.queue[n:])
-		p.queue, p.first = p.queue[:n], 0
-	}
-	p.queue = append(p.queue, a)
+	p.queues[l].push(a)
 	wake := p.idle > 0
 	p.mu.Unlock()
 	if wake {
@@ -79,55 +111,66 @@ func (p *Pool) push(a *Attachment) {
 	}
 }
 
-// Busy reports whether attachments wait for a turn.
+// Busy reports whether attachments wait to send events.
 func (p *Pool) Busy() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.first < len(p.queue)
+	return p.queues[patient].len() > 0
 }
 
 func (p *Pool) work() {
 	w := new(worker)
 	for {
-		a := p.next(w)
+		a, l := p.next(w)
 		if a == nil {
 			return
 		}
-		more := a.turn()
+		again := a.turn(l)
 		w.since.Store(0)
-		if more {
-			p.push(a)
+		if again {
+			p.push(a, patient)
 		}
 	}
 }
 
 // next waits for an attachment that wants a turn; nil means that the worker is
 // no longer needed.
-func (p *Pool) next(w *worker) *Attachment {
+func (p *Pool) next(w *worker) (*Attachment, lane) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.active, w)
 	for {
 		// A closed pool still gives the turns that were asked for.
-		if p.first < len(p.queue) && !w.replaced {
+		if p.waitingLocked() && !w.replaced {
 			break
 		}
 		if p.closed || w.replaced {
-			return nil
+			return nil, 0
 		}
 		p.idle++
 		p.ready.Wait()
 		p.idle--
 	}
-	a := p.queue[p.first]
-	p.queue[p.first] = nil
-	p.first++
+	l := p.laneLocked()
+	a := p.queues[l].pop()
 	w.since.Store(int64(time.Since(p.start)) | 1)
 	if len(p.active) == 0 {
 		p.watch.Signal()
 	}
 	p.active[w] = struct{}{}
-	return a
+	return a, l
+}
+
+func (p *Pool) waitingLocked() bool { return p.queues[patient].len()+p.queues[urgent].len() > 0 }
+
+// laneLocked chooses whose turn it is, of those that wait.
+func (p *Pool) laneLocked() lane {
+	if p.queues[urgent].len() > 0 && (p.ahead < maxAhead || p.queues[patient].len() == 0) {
+		p.ahead++
+		return urgent
+	}
+	p.ahead = 0
+	return patient
 }
 
 // replaceStuck starts a new worker for each one whose turn takes too long. It

@@ -37,8 +37,17 @@ func (a *Attachment) take(s step) (int, error) {
 }
 
 // turn sends what there is, up to a budget, and reports whether the attachment
-// wants another turn. A worker of the pool calls it; one at a time.
-func (a *Attachment) turn() (more bool) {
+// must be pushed into the patient lane for another turn. A worker of the pool
+// calls it; one at a time. from is the lane that the worker took it out of.
+func (a *Attachment) turn(from lane) (again bool) {
+	a.mu.Lock()
+	a.inQueue[from] = false
+	if !a.scheduled || a.turning { // it had its turn by the other lane
+		a.mu.Unlock()
+		return false
+	}
+	a.turning = true
+	a.mu.Unlock()
 	for budget := turnBytes; budget > 0; {
 		s, ok := a.nextStep()
 		if !ok {
@@ -51,7 +60,10 @@ func (a *Attachment) turn() (more bool) {
 		// A frame costs something beside its bytes.
 		budget -= n + 256
 	}
-	return true
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.turning = false
+	return a.enterLocked(patient)
 }
 
 // nextStep chooses what to send next. False ends the turn: everything was
@@ -60,7 +72,7 @@ func (a *Attachment) nextStep() (s step, ok bool) {
 	a.mu.Lock()
 	s, ok = a.chooseLocked()
 	if !ok {
-		a.scheduled = false
+		a.scheduled, a.turning = false, false
 	}
 	over := a.finished
 	a.mu.Unlock()
