@@ -113,7 +113,7 @@ func newProcess(t testing.TB, tags string) *process {
 // down nobody else comes to have it.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	for port := 20_000 + os.Getpid()%5_000; port < 32_000; port++ {
+	for port := 20_000 + os.Getpid()*64%11_000; port < 32_000; port++ {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
