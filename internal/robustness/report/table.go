@@ -25,12 +25,26 @@ func Table(results []Result) string {
 	var b strings.Builder
 	b.WriteString("| fault | times | events acknowledged | delivered | of them replayed | resumes | lost | repeated | slowest recovery | test |\n")
 	b.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n")
+	var all Result
 	for _, r := range sorted {
-		fmt.Fprintf(&b, "| %s | %d | %s | %s | %s | %s | %d | %d | %s | `%s` |\n", r.Fault, r.Times,
-			thousands(r.Acknowledged), thousands(r.Delivered), thousands(r.Replayed), thousands(r.Resumes),
-			r.Lost, r.Repeated, seconds(r.SlowestRecoveryMS), r.Test)
+		row(&b, r.Fault, r, "`"+r.Test+"`")
+		all.Times += r.Times
+		all.Acknowledged += r.Acknowledged
+		all.Delivered += r.Delivered
+		all.Replayed += r.Replayed
+		all.Resumes += r.Resumes
+		all.Lost += r.Lost
+		all.Repeated += r.Repeated
+		all.SlowestRecoveryMS = max(all.SlowestRecoveryMS, r.SlowestRecoveryMS)
 	}
+	row(&b, "**together**", all, "")
 	return b.String()
+}
+
+func row(b *strings.Builder, fault string, r Result, test string) {
+	fmt.Fprintf(b, "| %s | %d | %s | %s | %s | %s | %d | %d | %s | %s |\n", fault, r.Times,
+		thousands(r.Acknowledged), thousands(r.Delivered), thousands(r.Replayed), thousands(r.Resumes),
+		r.Lost, r.Repeated, seconds(r.SlowestRecoveryMS), test)
 }
 
 // seconds is a time for people, who see no third digit.
