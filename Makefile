@@ -79,8 +79,8 @@ test-sim: ## the simulation: a fixed set of seeds, and new ones for a while
 	go test -count=1 -timeout 10m -run '^TestSim$$' ./server/internal/sim -fixed 30 -random 30s
 
 .PHONY: test-damage
-test-damage: ## flipped bits and bytes, and cuts, in every file of a data directory
-	go test -count=1 -timeout 10m -run '^TestDamage$$' ./server/internal/store/pebble -flips 14
+test-damage: ## flipped bits and bytes, and cuts, in every file of a data directory; each operation of the file system failing in turn
+	go test -count=1 -timeout 10m -v -run '^(TestDamage|TestP1_DiskFaults)$$' ./server/internal/store/pebble -flips 14 -every 1 | sed -E '/^ *(===|--- PASS)/d'
 
 .PHONY: test-controls
 test-controls: ## negative controls: break each rule, and require its promise's test to notice

@@ -129,7 +129,7 @@ func (c *checker) run() (err error) {
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	c.checkManifest()
 	c.checkLogEnd()
-	if !c.open(lock) {
+	if !c.open() {
 		return nil
 	}
 	defer func() { err = errors.Join(err, c.db.Close()) }()
@@ -159,10 +159,9 @@ func (c *checker) isStore() error {
 }
 
 // open opens the database for reading; that it cannot be opened is a finding.
-func (c *checker) open(lock *db.Lock) (ok bool) {
+func (c *checker) open() (ok bool) {
 	opened, err := db.Open(c.dir, &db.Options{
-		FS:                 c.fs,
-		Lock:               lock,
+		FS:                 lockedFS{c.fs},
 		Logger:             quiet{},
 		FormatMajorVersion: db.FormatNewest,
 		CacheSize:          defaultCacheBytes,

@@ -45,7 +45,7 @@ func kindOf(name string) fileKind {
 func (c *checker) checkManifest() {
 	if err := checkSum(c.fs, c.dir); errors.Is(err, errSum) {
 		c.found(Problem{File: sumName, Detail: "not as it was written: it is written anew when the directory is opened"})
-	} else if damaged := (*damagedFile)(nil); errors.As(err, &damaged) {
+	} else if damaged := (*damagedFileError)(nil); errors.As(err, &damaged) {
 		c.found(Problem{File: damaged.name, Detail: damaged.detail})
 	}
 	desc, err := db.Peek(c.dir, c.fs)
@@ -87,36 +87,77 @@ func readRecords(data []byte, number uint64) (at int64, err error) {
 
 func setNumber[T ~uint64](to *T, n uint64) { *to = T(n) }
 
-// checkLogEnd looks at the end of the newest log of writes. Pebble reports
-// damage elsewhere in the logs when it opens them, and takes the first record
-// at the end that is not whole for a write that was cut off, and what follows
-// for nothing.
+// checkLogEnd looks at the end of the newest log of writes.
 func (c *checker) checkLogEnd() {
-	name, number := c.newestLog()
-	if name == "" {
-		return
+	e, err := readLogEnd(c.fs, c.dir)
+	switch {
+	case err != nil:
+		c.found(Problem{File: e.name, Detail: err.Error()})
+	case e.name == "":
+	case e.damaged():
+		c.found(Problem{File: e.name, Detail: e.damage()})
+	case e.left > 0:
+		c.note("%s: the last %d bytes are no whole record. That is what a write that was cut off by a crash looks like, "+
+			"and damage of the last acknowledged events looks the same: the two cannot be told apart", e.name, e.left)
+	case !e.closed:
+		c.note("%s: it ends without the mark of a log that was closed: its server was killed, or lost power, or this is a copy of a live one. "+
+			"What is there is whole; whether the file has been cut short since cannot be told", e.name)
 	}
-	data, err := readWhole(c.fs, c.fs.PathJoin(c.dir, name))
+}
+
+// logEnd is the end of the newest log of writes. Pebble reports damage
+// elsewhere in the logs when it opens them, and takes the first record at the
+// end that is not whole for a write that was cut off, and what follows for
+// nothing.
+type logEnd struct {
+	name   string // empty: there is no log
+	at     int64  // where the last whole record ends
+	left   int    // how many bytes follow that are no record
+	later  int64  // where it is proven that these are damaged, if they are
+	closed bool   // the log ends with the mark
+}
+
+func readLogEnd(fsys vfs.FS, dir string) (e logEnd, err error) {
+	var number uint64
+	if e.name, number = newestLog(fsys, dir); e.name == "" {
+		return e, nil
+	}
+	data, err := readWhole(fsys, fsys.PathJoin(dir, e.name))
 	if err != nil {
-		c.found(Problem{File: name, Detail: err.Error()})
-		return
+		return e, err
 	}
 	at, err := readRecords(data, number)
-	rest := data[min(at, int64(len(data))):]
+	e.at = min(at, int64(len(data)))
+	rest := data[e.at:]
 	if err == nil {
-		if !closed(rest, at, uint32(number)) {
-			c.note("%s: it ends without the mark of a log that was closed: its server was killed, or lost power, or this is a copy of a live one. "+
-				"What is there is whole; whether the file has been cut short since cannot be told", name)
-		}
-		return
+		e.closed = closed(rest, at, uint32(number))
+		return e, nil
 	}
+	e.left = len(rest)
 	if later, ok := provesDamage(rest, at, uint32(number)); ok {
-		c.found(Problem{File: name, Detail: fmt.Sprintf("damaged at byte %d: what was written later, at byte %d, says that everything before it was on disk. "+
-			"Acknowledged events are lost when the directory is opened", at, at+int64(later))})
-		return
+		e.later = at + int64(later)
 	}
-	c.note("%s: the last %d bytes are no whole record. That is what a write that was cut off by a crash looks like, "+
-		"and damage of the last acknowledged events looks the same: the two cannot be told apart", name, len(rest))
+	return e, nil
+}
+
+func (e logEnd) damaged() bool { return e.later > 0 }
+
+func (e logEnd) damage() string {
+	return fmt.Sprintf("damaged at byte %d: what was written later, at byte %d, says that everything before it was on disk, so acknowledged events are damaged. "+
+		"Restore the directory from a backup; or cut the file to its first %d bytes to open what is left", e.at, e.later, e.at)
+}
+
+// checkLog refuses a directory whose newest log is proven to be damaged: opened,
+// it would lose the events there, and every trace of that.
+func checkLog(fsys vfs.FS, dir string) error {
+	e, err := readLogEnd(fsys, dir)
+	if err != nil {
+		return readError(err)
+	}
+	if e.damaged() {
+		return &damagedFileError{e.name, e.damage()}
+	}
+	return nil
 }
 
 // closed reports whether rest, which is behind the last record of a log, begins
@@ -135,8 +176,8 @@ func isMark(b []byte, number uint32) bool {
 		b[chunkKind] == markKind && binary.LittleEndian.Uint32(b[chunkLog:]) == number+1
 }
 
-func (c *checker) newestLog() (name string, number uint64) {
-	names, err := c.fs.List(c.dir)
+func newestLog(fsys vfs.FS, dir string) (name string, number uint64) {
+	names, err := fsys.List(dir)
 	if err != nil {
 		return "", 0
 	}

@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -35,6 +36,11 @@ func TestDamage(t *testing.T) {
 			t.Parallel()
 			mem, dir, ever := directory(t, crashed)
 			d := damage{t: t, files: readFiles(t, mem, dir), ever: ever}
+			noted, _, err := readSum(mem, dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.manifest = noted.name
 			d.want = d.open(d.files)
 			if d.want == nil {
 				t.Fatal("the directory does not open")
@@ -43,7 +49,11 @@ func TestDamage(t *testing.T) {
 				before := d.count
 				d.flips(name, data)
 				d.cuts(name, data)
-				t.Logf("%-30s %6d bytes: %s", name, len(data), d.count.minus(before))
+				of := d.count.minus(before)
+				t.Logf("%-30s %6d bytes: %s", name, len(data), of)
+				if name == d.manifest && of.atOpen != of.tried {
+					t.Errorf("%s is opened damaged", name)
+				}
 			}
 			t.Log("in all:", d.count)
 			// The control: without the check these would have gone unnoticed at
@@ -87,6 +97,8 @@ type damage struct {
 	ever  map[string]string // all events there have been, trimmed ones too
 	want  *contents
 	count outcomes
+	// manifest is the one in use: damage of it never opens.
+	manifest string
 }
 
 // flipsPerFile is how many bits, and how many bytes, are changed in each file.
@@ -175,7 +187,7 @@ func (d *damage) place(files map[string][]byte) *vfs.MemFS {
 	for name, data := range files {
 		f, err := mem.Create(mem.PathJoin("data", name), vfs.WriteCategoryUnspecified)
 		must(err)
-		_, err = f.Write(data)
+		_, err = f.Write(bytes.Clone(data))
 		must(errors.Join(err, f.Close()))
 	}
 	return mem

@@ -3,11 +3,11 @@ package pebble
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
-	db "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
@@ -60,12 +60,12 @@ func syncDir(fsys vfs.FS, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// lockDir takes the lock of the directory.
-func lockDir(fsys vfs.FS, dir string) (*db.Lock, error) {
+// lockDir takes the lock of the directory, by the file that Pebble locks too.
+func lockDir(fsys vfs.FS, dir string) (io.Closer, error) {
 	if err := refuseUnfinished(fsys, dir); err != nil {
 		return nil, err
 	}
-	lock, err := db.LockDirectory(dir, fsys)
+	lock, err := fsys.Lock(fsys.PathJoin(dir, lockName))
 	if err == nil {
 		return lock, nil
 	}
@@ -77,3 +77,13 @@ func lockDir(fsys vfs.FS, dir string) (*db.Lock, error) {
 	return nil, fmt.Errorf("%w: %s: stop the server that uses it, or choose another directory (%w)",
 		store.ErrLocked, dir, err)
 }
+
+// lockedFS is a file system on which the directory is locked already: it can be
+// given back although Pebble never closes what it could not open.
+type lockedFS struct{ vfs.FS }
+
+// Unwrap returns the file system below, as Pebble's own wrappers do.
+func (fs lockedFS) Unwrap() vfs.FS { return fs.FS }
+
+// Lock does nothing.
+func (lockedFS) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }

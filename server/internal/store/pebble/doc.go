@@ -44,13 +44,17 @@
 //   - Kill -9, power loss: every batch that was acknowledged is there; a batch
 //     whose sync had not returned is there whole or not at all, because it is
 //     one log record.
-//   - Damage in the log: Pebble's newest format refuses to open, except when
-//     the damage is in the last block, which cannot be told from a write that
-//     was cut off. Acknowledged events may then be gone. The incarnation of
-//     this start makes that visible to every client that held them: an offset
-//     is given twice only under another incarnation.
+//   - Damage in the log: Open refuses, except when nothing that was written
+//     later says that the damaged place had been synced, which cannot be told
+//     from a write that was cut off. Acknowledged events may then be gone. The
+//     incarnation of this start makes that visible to every client that held
+//     them: an offset is given twice only under another incarnation.
+//   - Damage in the manifest, Pebble's list of tables: Open refuses, with the
+//     help of manifest.sum ([sumName]). A manifest whose last record was cut off
+//     by the loss of power opens, and nothing is missing.
 //   - Damage in a table: reads return an error that wraps [store.ErrCorrupt].
 //     So do reads whose offsets do not follow one another.
 //   - Full disk: below the reserve (Options.Reserve) appends are refused,
-//     while sessions, which cost little, and trims, which free space, go on.
+//     while sessions, which cost little, and trims, which free space, go on. On a
+//     disk that is full to the last byte Open returns an error at once.
 package pebble

@@ -30,14 +30,12 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 // Fatalf implements Pebble's Logger. Pebble calls it where it cannot go on,
 // above all when a sync failed.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	err := failure(format, args)
-	l.s.opening.giveUp(err)
-	l.s.fail(err)
+	l.s.fatal(failure(format, args))
 }
 
 // failure is what Pebble says, and wraps the errors that it says it with.
 func failure(format string, args []any) error {
-	errs := []error{fmt.Errorf(format, args...)} //nolint:errorlint // Pebble's formats have no %w
+	errs := []error{fmt.Errorf(format, args...)}
 	for _, a := range args {
 		if err, ok := a.(error); ok {
 			errs = append(errs, err)
@@ -61,12 +59,15 @@ func (s *Store) listener() *db.EventListener {
 				s.ledger.use(info.Path)
 			}
 		},
-		// Pebble deletes the logs that were flushed after this.
-		FlushEnd: func(db.FlushInfo) {
-			if s.failedError() == nil {
-				s.ledger.note()
+		// Pebble panics next, if it is not this that ends the process.
+		WALCreated: func(info db.WALCreateInfo) {
+			if info.Err != nil {
+				s.fatal(fmt.Errorf("store: a new log of writes could not be made: %w", info.Err))
 			}
 		},
+		// Pebble deletes the logs and tables that were replaced after these.
+		FlushEnd:      func(db.FlushInfo) { s.noteManifest() },
+		CompactionEnd: func(db.CompactionInfo) { s.noteManifest() },
 		// The default ends the process. A damaged block concerns the readers of
 		// that block, who get an error; everything else is served.
 		DataCorruption: func(info db.DataCorruptionInfo) {
@@ -80,6 +81,14 @@ func (s *Store) listener() *db.EventListener {
 			s.logger.Warn("store: writes wait for the disk", "reason", info.Reason)
 		},
 		WriteStallEnd: func() { s.logger.Info("store: writes go on") },
+	}
+}
+
+// noteManifest is called, with Pebble's lock held, when the manifest says what
+// was written.
+func (s *Store) noteManifest() {
+	if s.failedError() == nil {
+		s.ledger.note()
 	}
 }
 

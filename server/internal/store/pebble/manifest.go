@@ -22,8 +22,8 @@ import (
 // for the end of it: a write that the loss of power cut off. Damage looks the
 // same, and then the tables listed from there on are forgotten without a word,
 // although the logs that their events came from are deleted. So whenever a
-// flush is in the manifest, and before its logs are deleted, the length and the
-// checksum of the manifest are noted here. What was noted was synced: if a
+// flush or a compaction is in the manifest, and before what it replaces is
+// deleted, the length and the checksum of the manifest are noted here. What was noted was synced: if a
 // manifest does not begin with it, that is damage. What follows it may be cut
 // off, and nothing is lost by that: the logs are still there.
 const sumName = "manifest.sum"
@@ -95,18 +95,18 @@ func readWhole(fsys vfs.FS, name string) ([]byte, error) {
 const errForgets = "events that were acknowledged would be forgotten if the directory were opened. " +
 	"Restore it from a backup; or remove " + sumName + " to open what is left"
 
-// damagedFile says which file of the directory is damaged. It wraps
+// damagedFileError says which file of the directory is damaged. It wraps
 // store.ErrCorrupt.
-type damagedFile struct{ name, detail string }
+type damagedFileError struct{ name, detail string }
 
-func (e *damagedFile) Error() string {
+func (e *damagedFileError) Error() string {
 	return fmt.Sprintf("%v: %s: %s", store.ErrCorrupt, e.name, e.detail)
 }
 
-func (e *damagedFile) Unwrap() error { return store.ErrCorrupt }
+func (e *damagedFileError) Unwrap() error { return store.ErrCorrupt }
 
 // checkSum holds the manifest of a directory against what was noted of it. A
-// *damagedFile says that it is not what it was; errSum, that the note is not,
+// *damagedFileError says that it is not what it was; errSum, that the note is not,
 // by which nothing is lost.
 func checkSum(fsys vfs.FS, dir string) error {
 	noted, ok, err := readSum(fsys, dir)
@@ -118,23 +118,23 @@ func checkSum(fsys vfs.FS, dir string) error {
 		return readError(err)
 	}
 	if !desc.Exists {
-		return &damagedFile{noted.name, "no file marker.manifest names it any more: " + errForgets}
+		return &damagedFileError{noted.name, "no file marker.manifest names it any more: " + errForgets}
 	}
 	switch current := fsys.PathBase(desc.ManifestFilename); cmpNumbered(current, noted.name) {
 	case +1: // it was replaced
 		return nil
 	case -1:
-		return &damagedFile{current, fmt.Sprintf("it was replaced by %s, and is in use again: %s", noted.name, errForgets)}
+		return &damagedFileError{current, fmt.Sprintf("it was replaced by %s, and is in use again: %s", noted.name, errForgets)}
 	}
 	b, err := readWhole(fsys, fsys.PathJoin(dir, noted.name))
 	if err != nil {
 		return readError(err)
 	}
 	if int64(len(b)) < noted.size {
-		return &damagedFile{noted.name, fmt.Sprintf("it has %d bytes, and had %d that were synced: %s", len(b), noted.size, errForgets)}
+		return &damagedFileError{noted.name, fmt.Sprintf("it has %d bytes, and had %d that were synced: %s", len(b), noted.size, errForgets)}
 	}
 	if crc32.Checksum(b[:noted.size], castagnoli) != noted.sum {
-		return &damagedFile{noted.name, fmt.Sprintf("its first %d bytes are not as they were written: %s", noted.size, errForgets)}
+		return &damagedFileError{noted.name, fmt.Sprintf("its first %d bytes are not as they were written: %s", noted.size, errForgets)}
 	}
 	return nil
 }

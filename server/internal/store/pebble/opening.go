@@ -1,8 +1,6 @@
 package pebble
 
 import (
-	"errors"
-
 	db "github.com/cockroachdb/pebble/v2"
 )
 
@@ -12,7 +10,7 @@ import (
 // the first such failure ends the opening.
 type opening struct {
 	failed chan error    // unbuffered: whoever sends knows that open gave up
-	done   chan struct{} // closed when open has returned
+	done   chan struct{} // closed when open has succeeded
 }
 
 func newOpening() *opening {
@@ -25,6 +23,8 @@ func (o *opening) open(dir string, opts *db.Options) (*db.DB, error) {
 		db  *db.DB
 		err error
 	}
+	s := newScheduler(o)
+	opts.Experimental.CompactionScheduler = s
 	opened := make(chan result, 1)
 	go func() {
 		d, err := db.Open(dir, opts)
@@ -32,17 +32,31 @@ func (o *opening) open(dir string, opts *db.Options) (*db.DB, error) {
 	}()
 	select {
 	case r := <-opened:
-		close(o.done)
+		if r.err == nil {
+			close(o.done)
+		} else {
+			s.Unregister() // Pebble forgets to
+		}
 		return r.db, r.err
 	case err := <-o.failed:
-		return nil, errors.Join(errors.New("it was given up"), err)
+		return nil, err
 	}
 }
 
-// giveUp ends the opening, if it has not ended, and then never returns. It is
-// called with Pebble's lock held, so nothing is written to the directory any
-// more, and whoever opens it next is alone. What was opened so far stays in
-// memory until the process ends: there is no way to have Pebble let go of it.
+func (o *opening) succeeded() bool {
+	select {
+	case <-o.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// giveUp ends the opening, unless it succeeded, and then never returns. It is
+// called with a lock of Pebble's held without which its manifest is not written,
+// so that the directory stays as it is, for whoever opens it next. What was
+// opened so far stays in memory until the process ends: there is no way to have
+// Pebble let go of it.
 func (o *opening) giveUp(err error) {
 	select {
 	case o.failed <- err:

@@ -85,18 +85,21 @@ func Open(dir string, o Options) (*Store, error) {
 		failed:      make(chan struct{}),
 		opening:     newOpening(),
 	}
-	if err := s.open(lock); err != nil {
+	if err := s.open(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) open(lock *db.Lock) error {
+func (s *Store) open() error {
 	var err error
+	if err := checkLog(s.opts.fs(), s.dir); err != nil {
+		return openError(s.dir, err)
+	}
 	if s.ledger, err = openLedger(s.opts.fs(), s.dir, s.logger); err != nil {
 		return openError(s.dir, err)
 	}
-	if s.db, err = s.opening.open(s.dir, s.pebbleOptions(lock)); err != nil {
+	if s.db, err = s.opening.open(s.dir, s.pebbleOptions()); err != nil {
 		return openError(s.dir, readError(err))
 	}
 	if err := s.start(); err != nil {
@@ -152,10 +155,9 @@ func (s *Store) checkFormat() error {
 	return s.db.Set(keyFormat, encodeUint64(formatVersion), db.Sync)
 }
 
-func (s *Store) pebbleOptions(lock *db.Lock) *db.Options {
+func (s *Store) pebbleOptions() *db.Options {
 	o := &db.Options{
-		FS:     s.opts.FS,
-		Lock:   lock,
+		FS:     watchedFS{lockedFS{s.opts.fs()}, s.fatal},
 		Logger: pebbleLogger{s},
 		// The zero value is the oldest format, which takes a damaged log record
 		// for the end of the log and drops what follows without a word.
@@ -200,13 +202,21 @@ func (s *Store) Writable() error {
 	return nil
 }
 
-// fail ends the promise of durability, once and for all.
+// fail ends the promise of durability, once and for all. Whoever finds another
+// failure waits here for Fatal, which ends the process.
 func (s *Store) fail(err error) {
 	s.failOnce.Do(func() {
 		s.failure = err
 		close(s.failed)
 		s.opts.Fatal(err)
 	})
+}
+
+// fatal is told what Pebble cannot go on after: it ends the opening, or the
+// store.
+func (s *Store) fatal(err error) {
+	s.opening.giveUp(err)
+	s.fail(err)
 }
 
 // failedError is ErrClosed with the reason if the store failed, else nil.

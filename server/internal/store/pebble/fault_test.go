@@ -1,0 +1,580 @@
+package pebble
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// faultEvery is which operations TestP1_DiskFaults fails: every n-th.
+var faultEvery = flag.Int("every", 25, "TestP1_DiskFaults fails every n-th operation of the file system; 1: each")
+
+// diskFault is a way in which an operation of the file system fails.
+type diskFault struct {
+	name string
+	err  error
+	hits func(errorfs.OpKind) bool
+	// torn: half of what is written is written before it fails.
+	torn bool
+	// reads: reading may fail too.
+	reads bool
+}
+
+func isSync(k errorfs.OpKind) bool {
+	return k == errorfs.OpFileSync || k == errorfs.OpFileSyncData || k == errorfs.OpFileSyncTo
+}
+
+func isWrite(k errorfs.OpKind) bool { return k == errorfs.OpFileWrite || k == errorfs.OpFileWriteAt }
+
+func takesSpace(k errorfs.OpKind) bool {
+	switch k {
+	case errorfs.OpCreate, errorfs.OpMkdirAll, errorfs.OpRename, errorfs.OpLink, errorfs.OpFilePreallocate, errorfs.OpFileFlush:
+		return true
+	}
+	return isWrite(k) || isSync(k)
+}
+
+var diskFaults = []diskFault{
+	{name: "ENOSPC", err: syscall.ENOSPC, hits: takesSpace},
+	{name: "EIO on write", err: syscall.EIO, hits: func(k errorfs.OpKind) bool {
+		return k.ReadOrWrite() == errorfs.OpIsWrite && k != errorfs.OpLock
+	}},
+	{name: "EIO on read", err: syscall.EIO, reads: true, hits: func(k errorfs.OpKind) bool {
+		return k.ReadOrWrite() == errorfs.OpIsRead && k != errorfs.OpGetDiskUsage
+	}},
+	{name: "failed sync", err: syscall.EIO, hits: isSync},
+	{name: "short write", err: io.ErrShortWrite, hits: isWrite, torn: true},
+}
+
+// TestP1_DiskFaults fails the operations of the file system in turn, each once,
+// and each with all that follow until the fault is lifted. Whatever fails:
+// nothing is acknowledged that is not durable, reads go on, the operator is
+// told, and when the fault is lifted, or the process was started again, writes
+// go on.
+func TestP1_DiskFaults(t *testing.T) {
+	t.Parallel()
+	base := faultBase(t)
+	var tried, stopped, refused atomic.Int64
+	t.Run("all", func(t *testing.T) {
+		for _, f := range diskFaults {
+			for _, forever := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, forever=%t", f.name, forever), func(t *testing.T) {
+					t.Parallel()
+					n := runFault(t, base, f, 0, forever).count
+					if n < 10 {
+						t.Fatalf("only %d operations can fail", n)
+					}
+					for at := 1 + rand.Int64N(int64(*faultEvery)); at <= n; at += int64(*faultEvery) {
+						r := runFault(t, base, f, at, forever)
+						tried.Add(1)
+						if r.failed {
+							stopped.Add(1)
+						}
+						if r.openErr != nil {
+							refused.Add(1)
+						}
+					}
+				})
+			}
+		}
+	})
+	t.Logf("%d operations failed: %d times the store stopped, %d times it did not open, and the rest of the times it went on",
+		tried.Load(), stopped.Load(), refused.Load())
+	if stopped.Load() == 0 || refused.Load() == 0 {
+		t.Error("no fault did anything")
+	}
+}
+
+// TestOpenFullDisk opens a directory on a disk without a free byte: there is an
+// error that says so, and when there is space it opens, in the same process.
+func TestOpenFullDisk(t *testing.T) {
+	t.Parallel()
+	mem := faultBase(t)
+	var full atomic.Bool
+	full.Store(true)
+	o := options(t)
+	o.FS = errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && takesSpace(op.Kind) {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	failed := make(chan error, 1)
+	go func() {
+		_, err := Open("data", o)
+		failed <- err
+	}()
+	select {
+	case err := <-failed:
+		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "disk is full") {
+			t.Errorf("Open: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("no end")
+	}
+	full.Store(false)
+	s := mustOpen(t, "data", o)
+	defer mustClose(t, s)
+	for _, room := range faultRooms {
+		if head := logOf(t, s, room).State().Head; head != 6 {
+			t.Errorf("head %d", head)
+		}
+	}
+}
+
+// faultBase is a directory after a crash, with tables and a log.
+func faultBase(t *testing.T) *vfs.MemFS {
+	t.Helper()
+	mem := vfs.NewCrashableMem()
+	o := options(t)
+	o.FS = mem
+	s := mustOpen(t, "data", o)
+	for _, room := range faultRooms {
+		fill(t, logOf(t, s, room), 3)
+	}
+	must(s.db.Flush())
+	for _, room := range faultRooms {
+		fill(t, logOf(t, s, room), 6)
+	}
+	clone := mem.CrashClone(vfs.CrashCloneCfg{})
+	mustClose(t, s)
+	return clone
+}
+
+var faultRooms = []string{"a", "b"}
+
+// faultRun is one life of a store on a disk with a fault.
+type faultRun struct {
+	t     *testing.T
+	fault diskFault
+	at    int64 // the first operation that fails; 0: none
+	mem   *vfs.MemFS
+	out   lockedBuffer
+
+	// Of the fault.
+	count    int64 // operations it could hit; atomic
+	injected int64 // times it hit; atomic
+	forever  bool
+	lifted   atomic.Bool
+	enough   chan struct{} // closed when it has hit so often that it may be lifted
+	once     sync.Once
+	once2    sync.Once
+	cuts     []*vfs.MemFS // what may be left
+
+	// What came of it.
+	openErr error
+	failed  bool
+	fatal   atomic.Bool
+	refusal error         // why something was not acknowledged
+	died    chan struct{} // closed where the process exits
+
+	mu     sync.Mutex
+	frozen bool              // the process is dead
+	heads  map[string]uint64 // acknowledged
+	tried  map[string]uint64 // appended, acknowledged or not
+	attach uint64            // acknowledged
+}
+
+// tolerated is how often the fault hits before the operator lifts it.
+const tolerated = 12
+
+// hit reports whether an operation is to fail.
+func (r *faultRun) hit(k errorfs.OpKind) bool {
+	if !r.fault.hits(k) || r.lifted.Load() {
+		return false
+	}
+	n := atomic.AddInt64(&r.count, 1)
+	if r.at == 0 || n < r.at || n > r.at && !r.forever {
+		return false
+	}
+	if atomic.AddInt64(&r.injected, 1) >= tolerated {
+		r.once.Do(func() { close(r.enough) })
+	}
+	return true
+}
+
+func (r *faultRun) fs() vfs.FS {
+	if r.fault.torn {
+		return tornFS{r.mem, r}
+	}
+	return errorfs.Wrap(r.mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if !r.hit(op.Kind) {
+			return nil
+		}
+		if r.fatal.Load() && doomed() {
+			r.die()
+		}
+		return r.fault.err
+	}))
+}
+
+// doomed reports whether the caller is Pebble where it panics next. A real
+// process has exited before.
+func doomed() bool {
+	var pcs [64]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for {
+		f, more := frames.Next()
+		if strings.HasSuffix(f.Function, "atomicfs.(*Marker).Move") || strings.HasSuffix(f.Function, "(*DB).rotateWAL") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+// die is the end of the process, for the goroutine that calls it.
+func (r *faultRun) die() {
+	r.once2.Do(func() { close(r.died) })
+	select {}
+}
+
+// clone is the disk after the loss of power.
+func (r *faultRun) clone(percent int) *vfs.MemFS {
+	return r.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(rand.Uint64(), 1))})
+}
+
+// errorf reports what is wrong, if the process lives.
+func (r *faultRun) errorf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.frozen {
+		r.t.Errorf(format, args...)
+	}
+}
+
+// freeze is the death of the process.
+func (r *faultRun) freeze() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.frozen = true
+}
+
+// note changes what is known, if the process lives.
+func (r *faultRun) note(change func()) (alive bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.frozen {
+		change()
+	}
+	return !r.frozen
+}
+
+func (r *faultRun) options(fs vfs.FS) Options {
+	o := options(r.t)
+	o.FS, o.Reserve = fs, -1
+	o.Logger = slog.New(slog.NewTextHandler(&r.out, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	o.Fatal = func(err error) {
+		o.Logger.Error("fatal", "error", err)
+		r.fatal.Store(true)
+		r.die()
+	}
+	return o
+}
+
+func runFault(t *testing.T, base *vfs.MemFS, f diskFault, at int64, forever bool) *faultRun {
+	t.Helper()
+	r := &faultRun{
+		t: t, fault: f, at: at, forever: forever, enough: make(chan struct{}), died: make(chan struct{}),
+		mem:   base.CrashClone(vfs.CrashCloneCfg{}),
+		heads: map[string]uint64{"a": 6, "b": 6}, tried: map[string]uint64{"a": 6, "b": 6},
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.live()
+	}()
+	select {
+	case <-done:
+	case <-r.died:
+		r.failed = true
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s at %d: no end", f.name, at)
+	}
+	r.after()
+	if at != 0 && t.Failed() {
+		t.Fatalf("%s at operation %d, forever=%t; stopped: %t, open: %v\n%s", f.name, at, forever, r.failed, r.openErr, r.out.String())
+	}
+	return r
+}
+
+// live is the workload, and what must hold while the process lives.
+func (r *faultRun) live() {
+	s, err := Open("data", r.options(r.fs()))
+	if err != nil {
+		r.openErr = err
+		return
+	}
+	r.work(s)
+	r.readAll(s, r.fault.reads && !r.lifted.Load())
+	r.lifted.Store(true)
+	// The fault is over: service goes on without a restart.
+	r.appends(s, 2, true)
+	r.readAll(s, false)
+	if r.refusal != nil && r.out.String() == "" && !r.fault.reads {
+		r.errorf("the operator is not told of %v", r.refusal)
+	}
+	r.note(func() { r.cuts = append(r.cuts, r.clone(50)) })
+	if err := s.Close(); err != nil {
+		r.errorf("Close: %v", err)
+	}
+	r.note(func() { r.cuts = append(r.cuts, r.mem) })
+}
+
+// after opens what is left after the loss of power, at once or while the
+// process ended, and after a kill.
+func (r *faultRun) after() {
+	r.freeze()
+	r.lifted.Store(true)
+	next := &faultRun{t: r.t, heads: r.heads, tried: r.tried, attach: r.attach} // what the dead one says is no matter
+	for _, percent := range []int{0, 50, 100} {
+		r.cuts = append(r.cuts, r.clone(percent))
+	}
+	for _, left := range r.cuts {
+		next.restart(left)
+	}
+}
+
+// restart opens the directory on a disk that is well.
+func (r *faultRun) restart(left *vfs.MemFS) {
+	o := options(r.t)
+	o.FS, o.Reserve = left, -1
+	s, err := Open("data", o)
+	if err != nil {
+		r.errorf("it does not open again: %v", err)
+		return
+	}
+	r.readAll(s, false)
+	for _, room := range faultRooms {
+		l := logOf(r.t, s, room)
+		if err := appendOne(r.t, l, l.State().Head); err != nil {
+			r.errorf("append after a restart: %v", err)
+		}
+	}
+	mustClose(r.t, s)
+	if report := mustCheck(r.t, left, "data"); report.Damaged() {
+		r.errorf("the check reports %v", report.Problems[0])
+	}
+}
+
+// work does something of everything. What fails is written down.
+func (r *faultRun) work(s *Store) {
+	r.appends(s, 3, false)
+	r.session(s)
+	r.flush(s)
+	r.appends(s, 3, false)
+	r.session(s)
+	if l, err := s.OpenLog(context.Background(), "a"); err == nil {
+		_, err = l.Trim(context.Background(), store.Bounds{MaxEvents: 4})
+		r.refuse(err)
+	}
+	r.flush(s)
+	r.wait(func() { _ = s.db.Compact(context.Background(), []byte{0}, []byte{0xff}, false) })
+	r.appends(s, 2, false)
+}
+
+// wait waits for do, which a fault may hold up until it is lifted.
+func (r *faultRun) wait(do func()) {
+	done := make(chan struct{})
+	go func() { defer close(done); do() }()
+	select {
+	case <-done:
+		return
+	case <-r.enough:
+		r.lifted.Store(true)
+	}
+	<-done
+}
+
+// flush has Pebble write a table. After a fatal error it may never end.
+func (r *faultRun) flush(s *Store) {
+	flushed, err := s.db.AsyncFlush()
+	if err != nil {
+		return
+	}
+	select {
+	case <-flushed:
+	case <-s.Failed():
+	case <-r.enough:
+		r.lifted.Store(true)
+		select {
+		case <-flushed:
+		case <-s.Failed():
+		}
+	}
+}
+
+func (r *faultRun) refuse(err error) {
+	if err != nil {
+		r.refusal = err
+	}
+}
+
+// appends appends to each room.
+func (r *faultRun) appends(s *Store, n int, must bool) {
+	for _, room := range faultRooms {
+		for range n {
+			l, err := s.OpenLog(context.Background(), room)
+			if err != nil {
+				r.refuse(err)
+				if must {
+					r.errorf("OpenLog: %v", err)
+				}
+				continue
+			}
+			head := l.State().Head
+			// Noted before: what is not acknowledged may be there too.
+			if !r.note(func() { r.tried[room] = max(r.tried[room], head+1) }) {
+				return
+			}
+			if err := appendOne(r.t, l.(*Log), head); err != nil {
+				r.refuse(err)
+				if must {
+					r.errorf("append: %v", err)
+				}
+				continue
+			}
+			r.note(func() { r.heads[room] = head + 1 })
+		}
+	}
+}
+
+// session raises the attach number of a session, and stores a position.
+func (r *faultRun) session(s *Store) {
+	ctx := context.Background()
+	x, err := s.Session(ctx, "s")
+	if errors.Is(err, store.ErrNotFound) {
+		x, err = store.Session{ID: "s", User: "alice"}, nil
+	}
+	if err == nil {
+		x.Attach++
+		if err = s.PutSession(ctx, x, []store.Position{{Room: "a", Offset: 1}}); err == nil {
+			r.note(func() { r.attach = x.Attach })
+		}
+	}
+	r.refuse(err)
+}
+
+// readAll compares what is there with what was acknowledged.
+func (r *faultRun) readAll(s *Store, mayFail bool) {
+	ctx := context.Background()
+	for _, room := range faultRooms {
+		head, err := r.readRoom(ctx, s, room)
+		if err != nil {
+			if !mayFail {
+				r.errorf("read: %v", err)
+			}
+			continue
+		}
+		r.mu.Lock()
+		acknowledged, tried := r.heads[room], r.tried[room]
+		r.mu.Unlock()
+		if head < acknowledged || head > tried {
+			r.errorf("room %s: head %d; acknowledged %d, tried %d", room, head, acknowledged, tried)
+		}
+	}
+	r.mu.Lock()
+	attach := r.attach
+	r.mu.Unlock()
+	x, err := s.Session(ctx, "s")
+	if mayFail && err != nil || errors.Is(err, store.ErrNotFound) && attach == 0 {
+		return
+	}
+	if err != nil || x.Attach < attach || x.Attach > attach+1 {
+		r.errorf("attach number %d, acknowledged %d: %v", x.Attach, attach, err)
+	}
+}
+
+func (r *faultRun) readRoom(ctx context.Context, s *Store, room string) (head uint64, err error) {
+	l, err := s.OpenLog(ctx, room)
+	if err != nil {
+		return 0, err
+	}
+	st := l.State()
+	p, err := l.Read(ctx, st.Oldest-1, st.Head, 1<<20, nil)
+	if err != nil {
+		return 0, err
+	}
+	var want []byte
+	for offset := st.Oldest; offset <= st.Head; offset++ {
+		want = append(want, element(offset, "alice", fmt.Sprint("c", offset))...)
+	}
+	if !bytes.Equal(p.Data, want) || p.Last != st.Head {
+		r.errorf("room %s: what is read up to %d is not what was appended up to %d", room, p.Last, st.Head)
+	}
+	return st.Head, nil
+}
+
+// tornFS writes half of what is to be written, and fails.
+type tornFS struct {
+	vfs.FS
+	r *faultRun
+}
+
+func (fs tornFS) wrap(f vfs.File, err error) (vfs.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return tornFile{f, fs.r}, nil
+}
+
+func (fs tornFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return fs.wrap(fs.FS.Create(name, c))
+}
+
+func (fs tornFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	return fs.wrap(fs.FS.OpenReadWrite(name, c, opts...))
+}
+
+func (fs tornFS) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	return fs.wrap(fs.FS.ReuseForWrite(from, to, c))
+}
+
+type tornFile struct {
+	vfs.File
+	r *faultRun
+}
+
+func (f tornFile) Write(p []byte) (int, error) {
+	if !f.r.hit(errorfs.OpFileWrite) {
+		return f.File.Write(p)
+	}
+	n, err := f.File.Write(p[:len(p)/2])
+	return n, errors.Join(f.r.fault.err, err)
+}
+
+// lockedBuffer is a log that many goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
