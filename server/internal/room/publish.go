@@ -74,24 +74,32 @@ func (r *Room) claim(ctx context.Context, c claim) (release func(), err error) {
 	}
 	for {
 		r.mu.Lock()
-		busy, held := r.claims[c]
+		freed, held := r.claims[c]
 		if !held {
-			free := make(chan struct{})
-			r.claims[c] = free
+			r.claims[c] = nil
 			r.mu.Unlock()
-			return func() {
-				r.mu.Lock()
-				delete(r.claims, c)
-				r.mu.Unlock()
-				close(free)
-			}, nil
+			return func() { r.free(c) }, nil
+		}
+		if freed == nil { // the first that has to wait
+			freed = make(chan struct{})
+			r.claims[c] = freed
 		}
 		r.mu.Unlock()
 		select {
-		case <-busy:
+		case <-freed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+}
+
+func (r *Room) free(c claim) {
+	r.mu.Lock()
+	freed := r.claims[c]
+	delete(r.claims, c)
+	r.mu.Unlock()
+	if freed != nil {
+		close(freed)
 	}
 }
 

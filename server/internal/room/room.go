@@ -40,10 +40,10 @@ type Room struct {
 	oldest    uint64
 	count     uint32 // members
 	stretches []store.Stretch
-	members   map[string]bool // what has been asked or changed since loading
-	claims    map[claim]chan struct{}
-	pending   int           // events given an offset and not yet durable
-	moved     chan struct{} // closed at the next commit; nil: nobody waits
+	members   map[string]bool         // what has been asked or changed since loading
+	claims    map[claim]chan struct{} // closed when it is given back; nil: nobody waits
+	pending   int                     // events given an offset and not yet durable
+	moved     chan struct{}           // closed at the next commit; nil: nobody waits
 	failed    error
 	tail      tail
 	last      time.Time // of the newest event, or of loading
