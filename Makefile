@@ -38,6 +38,7 @@ test: deps ## THE test command: everything, on a fresh Debian machine with Go, N
 	@$(MAKE) test-go
 	@$(MAKE) test-sim
 	@$(MAKE) test-damage
+	@$(MAKE) test-fuzz
 	@$(MAKE) test-controls
 	@$(MAKE) test-faults
 	@$(MAKE) test-transcript
@@ -81,6 +82,10 @@ test-sim: ## the simulation: a fixed set of seeds, and new ones for a while
 .PHONY: test-damage
 test-damage: ## flipped bits and bytes, and cuts, in every file of a data directory; each operation of the file system failing in turn
 	go test -count=1 -timeout 10m -v -run '^(TestDamage|TestP1_DiskFaults)$$' ./server/internal/store/pebble -flips 14 -every 1 | sed -E '/^ *(===|--- PASS)/d'
+
+.PHONY: test-fuzz
+test-fuzz: ## every fuzz target for 3s: all that decodes bytes from outside or from disk
+	@$(MAKE) fuzz FUZZTIME=3s
 
 .PHONY: test-controls
 test-controls: ## negative controls: break each rule, and require its promise's test to notice
@@ -126,11 +131,11 @@ vuln: $(BIN)/govulncheck ## known vulnerabilities; asks vuln.go.dev, which not e
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (10s)
-	@go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while read -r dir; do \
-	  { grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go || true; } | cut -c6- | while read -r target; do \
-	    echo "== $$dir $$target"; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
-	  done; \
-	done
+	@targets=$$(git grep -hoE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' | wc -l); echo "$$targets fuzz targets, $(FUZZTIME) each"; \
+	  git grep -oE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' | while IFS=: read -r file target; do \
+	    echo "== $$(dirname "$$file") $${target#func }"; \
+	    go test -run '^$$' -fuzz "^$${target#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5s "./$$(dirname "$$file")" </dev/null; \
+	  done
 
 .PHONY: sim
 sim: ## the simulation with SEEDS (1000) seeds from SEED (1) on
