@@ -103,17 +103,20 @@ func (r *room) read(after uint64) (elements []byte, last uint64) {
 		return nil, after
 	}
 	from := r.places[after]
-	// The first event that begins in another chunk or beyond the frame.
-	n := sort.Search(int(head-after), func(i int) bool {
+	// How many events begin in this chunk and within the frame.
+	n := uint64(sort.Search(int(head-after), func(i int) bool {
 		p := r.places[after+uint64(i)]
-		return p.chunk != from.chunk || p.at-from.at > frameBytes
-	})
+		return p.chunk != from.chunk || p.at-from.at >= frameBytes
+	}))
 	end := uint32(len(r.chunks[from.chunk]))
-	if after+uint64(n) < head && r.places[after+uint64(n)].chunk == from.chunk {
-		n = max(1, n-1) // the event before that one may end beyond the frame
-		end = r.places[after+uint64(n)].at
+	if after+n < head && r.places[after+n].chunk == from.chunk {
+		end = r.places[after+n].at
 	}
-	return r.chunks[from.chunk][from.at:end:end], after + uint64(n)
+	if n > 1 && end-from.at > frameBytes { // the last of them ends beyond it
+		n--
+		end = r.places[after+n].at
+	}
+	return r.chunks[from.chunk][from.at:end:end], after + n
 }
 
 func (r *room) head() uint64 {

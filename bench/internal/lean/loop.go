@@ -115,7 +115,10 @@ func (l *Loop) signal() {
 }
 
 func (l *Loop) run() {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	runtime.LockOSThread()
+	// Unlocked at the end, so that the thread does not end with the goroutine:
+	// a process that it started for somebody else may be tied to its life.
+	defer runtime.UnlockOSThread()
 	defer close(l.done)
 	events := make([]unix.EpollEvent, 512)
 	for !l.ending {

@@ -346,15 +346,18 @@ func (c *client) events(b []byte) error {
 }
 
 func (c *client) event(p *at, e []byte) error {
-	if len(e) < 18 || e[0] != tagEventOffset || e[9] != tagEventAfter {
+	if len(e) < 9 || e[0] != tagEventOffset {
 		return fmt.Errorf("%w: event %x", errFrame, e[:min(len(e), 18)])
 	}
-	offset, after := binary.LittleEndian.Uint64(e[1:]), binary.LittleEndian.Uint64(e[10:])
+	offset, after := binary.LittleEndian.Uint64(e[1:]), uint64(0)
+	if e = e[9:]; len(e) >= 9 && e[0] == tagEventAfter { // 0 may be left out
+		after, e = binary.LittleEndian.Uint64(e[1:]), e[9:]
+	}
 	if after != p.offset || offset <= after {
 		return fmt.Errorf("load: event %d says that it follows %d, but came after %d", offset, after, p.offset)
 	}
 	p.offset = offset
-	body, err := text(e[18:])
+	body, err := text(e)
 	if err != nil || body == nil || c.on.Event == nil {
 		return err // nil for what is not a message
 	}

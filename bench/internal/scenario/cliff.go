@@ -50,7 +50,7 @@ func (r *round) cliff(begin func(*round, *probe) error) (report.Sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := max(r.duration(), time.Second)
+	d := r.duration()
 	if _, err := p.run(probeRate, d/4); err != nil { // warm
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func (r *round) manyAttachments(*probe) error {
 	if _, err := r.attach(r.loop, m, load.Config{ReadOnly: true}, r.counting(1)); err != nil {
 		return err
 	}
-	return r.sleep(settle)
+	return r.sleep(r.settle())
 }
 
 func (r *round) largeRoom(p *probe) error {

@@ -3,7 +3,6 @@ package scenario
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/reprise-chat/reprise/bench/internal/load"
 	"github.com/reprise-chat/reprise/bench/internal/report"
@@ -109,7 +108,7 @@ func (r *round) grow(g growth) (report.Sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := p.run(probeRate, max(r.duration(), time.Second))
+	s, err := p.run(probeRate, r.duration())
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,12 @@ import (
 )
 
 // settle is how long a server has to give back what setting up has cost.
-const settle = 2 * time.Second
+func (b *Bench) settle() time.Duration {
+	if b.Scale > 1 {
+		return 200 * time.Millisecond
+	}
+	return 2 * time.Second
+}
 
 // Idle is the resident memory that one more attachment costs which does
 // nothing, by the door through which it came and by its number of rooms.
@@ -67,7 +72,7 @@ func (r *round) warmUp() error {
 			c.Close()
 		}
 	})
-	return r.sleep(settle / 2)
+	return r.sleep(r.settle() / 2)
 }
 
 func (r *round) idle(clients, rooms int, cfg load.Config) (report.Sample, error) {
@@ -94,7 +99,7 @@ func (r *round) idle(clients, rooms int, cfg load.Config) (report.Sample, error)
 
 // grown returns the memory that has come for each of so many connections.
 func (r *round) grown(from int64, connections int) (report.Sample, error) {
-	if err := r.sleep(settle); err != nil {
+	if err := r.sleep(r.settle()); err != nil {
 		return nil, err
 	}
 	to, err := r.srv.Usage()
@@ -107,28 +112,36 @@ func (r *round) grown(from int64, connections int) (report.Sample, error) {
 }
 
 // Stalled is the memory that readers cost which are connected and take nothing
-// more, while megabytes are published to their room.
+// more, while megabytes are published to their room; and, to compare, what as
+// many cost that are idle in another room meanwhile.
 func (b *Bench) Stalled(ctx context.Context, extra ...load.Target) error {
 	clients := b.size(200)
-	for _, stalled := range []bool{false, true} {
-		name := fmt.Sprintf("%d readers, %s", clients, map[bool]string{false: "reading", true: "stalled"}[stalled])
-		err := b.each(ctx, "stalled", name, append([]load.Target{b.reprise(), load.Bare{}}, extra...), func(r *round) (report.Sample, error) {
-			return r.stalled(clients, stalled)
-		})
-		if err != nil {
-			return err
+	name := func(what string) string { return fmt.Sprintf("%d clients, %s", clients, what) }
+	targets := append([]load.Target{b.reprise(), load.Bare{}}, extra...)
+	err := b.inTurn(func(b *Bench) error {
+		for _, room := range []string{"stalled", "idle"} {
+			err := b.each(ctx, "stalled", name(room), targets, func(r *round) (report.Sample, error) { return r.stalled(clients, room) })
+			if err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	name := func(s string) string { return fmt.Sprintf("%d readers, %s", clients, s) }
-	reading, _ := b.Report.Find("stalled", name("reading"), "reprise").Median(report.PerConn)
-	b.Report.Value("stalled: memory more than a reader that keeps up", report.PerConn, Key("stalled", name("stalled"), "reprise"), reading, 128, "KiB")
+	idle, _ := b.Report.Find("stalled", name("idle"), "reprise").Median(report.PerConn)
+	b.Report.Value("stalled reader: memory more than an idle one", report.PerConn, Key("stalled", name("stalled"), "reprise"), idle, 128, "KiB")
 	return nil
 }
 
-func (r *round) stalled(clients int, stalled bool) (report.Sample, error) {
+// stalled attaches clients that take nothing to a room of that name, and
+// publishes to the room "stalled".
+func (r *round) stalled(clients int, room string) (report.Sample, error) {
 	const events = 40_000 // some 7 MB: far more than any window
-	m := users("u", clients, "room")
-	if err := r.setup(m); err != nil {
+	m := users("u", clients, room)
+	publisher := users("publisher", 1, "stalled")
+	if err := r.setup(append(publisher, m...)); err != nil {
 		return nil, err
 	}
 	if err := r.warmUp(); err != nil {
@@ -138,33 +151,11 @@ func (r *round) stalled(clients int, stalled bool) (report.Sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := make(chan struct{})
-	left := clients
-	_, err = r.attach(r.loop, m, load.Config{ReadOnly: true, Stalled: stalled}, func(int) load.On {
-		c := load.NewCounter(1)
-		return load.On{Event: func(room int, body []byte) error {
-			number, _, err := load.ParseBody(body)
-			if err == nil {
-				err = c.Add(room, number)
-			}
-			if c.Events == uint64(r.size(events)) {
-				if left--; left == 0 {
-					close(all)
-				}
-			}
-			return err
-		}}
-	})
-	if err != nil {
+	if _, err := r.attach(r.loop, m, load.Config{ReadOnly: true, Stalled: true}, r.counting(1)); err != nil {
 		return nil, err
 	}
-	if err := r.fill(m[:1], r.size(events), 0); err != nil {
+	if err := r.fill(publisher, r.size(events), 0); err != nil {
 		return nil, err
-	}
-	if !stalled {
-		if err := r.wait("readers to have everything", all); err != nil {
-			return nil, err
-		}
 	}
 	return r.grown(from.RSS, clients)
 }

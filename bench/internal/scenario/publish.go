@@ -33,6 +33,9 @@ func (b *Bench) Publish(ctx context.Context, extra ...load.Target) error {
 	for _, ids := range []bool{true, false} {
 		name := fmt.Sprintf("%d publishers, %d rooms", publishers, rooms)
 		if !ids {
+			if !b.Full {
+				continue
+			}
 			name += ", no client_id"
 		}
 		err := b.inTurn(func(b *Bench) error {
@@ -165,7 +168,7 @@ func (l *closedLoop) attach() (err error) {
 // that many to each of its rooms, beginning with the number after the one
 // given.
 func (r *round) fill(m []load.Membership, each, after int) error {
-	const atOnce = 64 // what a server of Reprise reads ahead on one stream
+	const atOnce = 64 // enough to fill batches
 	left := 0
 	for i := range m {
 		left += each * len(m[i].Rooms)

@@ -27,6 +27,9 @@ func (b *Bench) Replay(ctx context.Context, extra ...load.Target) error {
 	clients := b.size(1000)
 	for _, rooms := range []int{1, clients} {
 		for _, cold := range []bool{false, true} {
+			if cold && rooms == 1 && !b.Full {
+				continue
+			}
 			name := fmt.Sprintf("%d clients, %d rooms, %s", clients, rooms, map[bool]string{false: "warm", true: "cold"}[cold])
 			err := b.each(ctx, "replay", name, append([]load.Target{b.reprise(), load.Bare{}}, extra...),
 				func(r *round) (report.Sample, error) {
