@@ -34,7 +34,9 @@ const (
 	SkipOnResume      = "skip-on-resume"     // P2: a resume starts one event late
 	SubscribeLate     = "subscribe-late"     // P3: live begins at the head when the replay has ended: what came between is lost
 	ForgetClientID    = "forget-client-id"   // P4: the dedupe index is not written
+	DedupeSeparately  = "dedupe-separately"  // P4: the dedupe index is written after the event, by itself
 	IgnoreFence       = "ignore-fence"       // P5: an older attachment is listened to
+	FenceInMemory     = "fence-in-memory"    // P5: the attach number is not raised on disk
 	DropSlow          = "drop-slow"          // P6: a reader that is behind is moved to the head
 	ForgetRooms       = "forget-rooms"       // P7: rooms joined while away are not restored
 	ExpireSessions    = "expire-sessions"    // P8: a session that was away for two minutes is not resumed

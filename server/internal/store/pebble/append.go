@@ -169,7 +169,7 @@ func (b *batch) putEvent(t *truth, e *store.Event) {
 		return
 	}
 	b.key = appendClientIDKey(b.key[:0], t.number, e.Sender, e.ClientID)
-	d = b.db.SetDeferred(len(b.key), 8)
+	d = b.dedupe().SetDeferred(len(b.key), 8)
 	copy(d.Key, b.key)
 	binary.BigEndian.PutUint64(d.Value, t.head)
 	must(d.Finish())

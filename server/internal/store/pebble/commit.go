@@ -96,6 +96,8 @@ type batch struct {
 	sessions map[string]*store.Session
 	// key is scratch space.
 	key []byte
+	// later is written after db; nil unless fault.DedupeSeparately is broken.
+	later *db.Batch
 	// counted: lastRoom or version of the committer was raised.
 	counted bool
 }
@@ -107,6 +109,17 @@ func (b *batch) set(key, value []byte) { must(b.db.Set(key, value, nil)) }
 func (b *batch) delete(key []byte) { must(b.db.Delete(key, nil)) }
 
 func (b *batch) deleteRange(from, to []byte) { must(b.db.DeleteRange(from, to, nil)) }
+
+// dedupe is the batch for client ids: that of their events.
+func (b *batch) dedupe() *db.Batch {
+	if !fault.Broken(fault.DedupeSeparately) {
+		return b.db
+	}
+	if b.later == nil {
+		b.later = b.c.s.db.NewBatch()
+	}
+	return b.later
+}
 
 func must(err error) {
 	if err != nil {
@@ -152,6 +165,9 @@ func (b *batch) commit() error {
 	}
 	if err := s.db.Apply(b.db, mode); err != nil {
 		s.fail(errors.Join(errFailed, err))
+	}
+	if b.later != nil {
+		must(s.db.Apply(b.later, db.NoSync))
 	}
 	// Pebble tells a failed sync to its logger and then returns nil.
 	if err := s.failedError(); err != nil {

@@ -64,6 +64,37 @@ func TestP1_PowerLossTornWrites(t *testing.T) {
 	}
 }
 
+// TestP4_PowerLossKeepsClientIDs cuts the power: each event that is there is
+// found by its client id.
+func TestP4_PowerLossKeepsClientIDs(t *testing.T) {
+	t.Parallel()
+	if lost := storetest.CrashLoss(t, inMemory(t, options(t), 0), 4); lost != 0 {
+		t.Fatalf("%d acknowledged or visible writes were lost", lost)
+	}
+}
+
+// TestP5_PowerLossKeepsTheFence attaches a session again and cuts the power:
+// what the older attachment says is refused afterwards too.
+func TestP5_PowerLossKeepsTheFence(t *testing.T) {
+	t.Parallel()
+	h := inMemory(t, options(t), 0)
+	ctx := t.Context()
+	session := store.Session{ID: "s", User: "alice", Attach: 1}
+	if err := h.Store.PutSession(ctx, session, nil); err != nil {
+		t.Fatal(err)
+	}
+	session.Revision, session.Attach = 1, 2
+	if err := h.Store.PutSession(ctx, session, nil); err != nil {
+		t.Fatal(err)
+	}
+	s := h.Crash()
+	wantErr(t, s.SavePositions(ctx, "s", 1, 1, nil), store.ErrConflict)
+	wantErr(t, s.SavePositions(ctx, "s", 2, 1, nil), nil)
+	if got, err := s.Session(ctx, "s"); err != nil || got.Attach != 2 {
+		t.Errorf("attach number %d, %v", got.Attach, err)
+	}
+}
+
 // TestP1_PowerLossNegativeControl shows that the test of power loss can fail.
 func TestP1_PowerLossNegativeControl(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 	db "github.com/cockroachdb/pebble/v2"
 
 	storev1 "github.com/reprise-chat/reprise/gen/reprise/store/v1"
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -200,6 +201,9 @@ func (o *putSession) apply(b *batch) error {
 		// A checkpoint that was saved since the caller read the session has
 		// been promised to the client.
 		s.Checkpoint = max(s.Checkpoint, old.Checkpoint)
+		if fault.Broken(fault.FenceInMemory) {
+			s.Attach = old.Attach
+		}
 		if k := sessionsKey(old.User, old.Created, s.ID); !bytes.Equal(k, index) {
 			b.delete(k)
 		}
