@@ -21,6 +21,9 @@ SEEDS    ?= 1000
 SEED     ?= 1
 KILLS    ?= 20
 
+# What `make bench` runs.
+BENCH ?= quick
+
 ##@ Every day
 
 .PHONY: help
@@ -44,6 +47,7 @@ test: deps ## THE test command: everything, on a fresh Debian machine with Go, N
 	@$(MAKE) test-transcript
 	@$(MAKE) test-web
 	@$(MAKE) test-conversation
+	@$(MAKE) test-bench
 
 .PHONY: test-go
 test-go: need-cc ## the quick part: go test -race ./...
@@ -57,6 +61,7 @@ lint: $(BIN)/buf $(BIN)/golangci-lint web/node_modules ## contract, format, vet,
 	  if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	golangci-lint run ./...
+	cd bench && go vet ./... && golangci-lint run ./... && go mod tidy -diff
 	npm --prefix web run check
 	go mod tidy -diff
 
@@ -107,6 +112,20 @@ test-web: web/node_modules need-chromium ## the page: its parts in Node, and all
 .PHONY: test-conversation
 test-conversation: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## Go, grpcurl and the page in one room, the server killed KILLS (20) times
 	REPRISE_CONVERSATION=$(KILLS) go test -race -count=1 -timeout 15m -v -run '^TestConversation' ./internal/conversation
+
+.PHONY: test-bench
+test-bench: ## the benchmarks' own tests: every one of them runs once, with tiny sizes
+	cd bench && go test -count=1 -timeout 10m ./...
+
+##@ Benchmarks
+
+.PHONY: bench
+bench: ## the quick set, a few minutes; say more with BENCH="fanout --rounds 5"
+	cd bench && go run . $(BENCH)
+
+.PHONY: bench-full
+bench-full: ## everything, three quarters of an hour on a machine that does nothing else; writes docs/benchmarks.md
+	cd bench && go run . all --full --doc ../docs/benchmarks.md
 
 ##@ For CI and releases
 
