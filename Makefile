@@ -98,7 +98,7 @@ test-controls: ## negative controls: break each rule, and require its promise's 
 
 .PHONY: test-faults
 test-faults: ## the real server killed, stopped, unplugged and cut off, under load
-	REPRISE_FAULTS=1 go test -count=1 -timeout 15m ./internal/robustness
+	REPRISE_FAULTS=1 go test -count=1 -parallel 4 -timeout 15m ./internal/robustness
 
 .PHONY: test-transcript
 test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real server on the default ports
@@ -165,7 +165,7 @@ faults: ## test-faults for long, and a soak of SOAK (10m): 200 kills, 50 power c
 	rm -f docs/faults.json
 	REPRISE_FAULTS=1 REPRISE_REPORT=$(CURDIR)/docs/faults.json \
 	  REPRISE_KILLS=200 REPRISE_POINTS=10 REPRISE_SPELLS=8 REPRISE_PAUSES=10 REPRISE_PAUSE=20s REPRISE_POWERCUTS=50 \
-	  go test -count=1 -timeout 0 -v ./internal/robustness
+	  go test -count=1 -parallel 4 -timeout 0 -v ./internal/robustness
 	REPRISE_REPORT=$(CURDIR)/docs/faults.json $(MAKE) soak
 	go run ./internal/robustness/table
 
