@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,8 +91,8 @@ on a machine that does nothing else.`,
 		root.AddCommand(o.measuring(r))
 	}
 	root.AddCommand(
-		o.measuring(row{"quick", "The short set: fan-out, publish, latency, replay, storm, memory, and the check", quick}),
-		o.measuring(row{"all", "Everything", all}),
+		o.measuring(row{"quick", "The short set: fan-out, publish, latency, replay, storm, memory, and the check", every("grow", "cliff", "peers")}),
+		o.measuring(row{"all", "Everything", every()}),
 		newPlot(o), newBare(), newLimit(o), newPeer(),
 	)
 	return root
@@ -103,26 +104,19 @@ func noExtra[T any](f func(*scenario.Bench, context.Context, ...T) error) func(*
 	return func(b *scenario.Bench, ctx context.Context) error { return f(b, ctx) }
 }
 
-func all(b *scenario.Bench, ctx context.Context) error {
-	for _, r := range rows {
-		if err := r.run(b, ctx); err != nil {
-			return err
+// every runs all rows but some.
+func every(but ...string) func(*scenario.Bench, context.Context) error {
+	return func(b *scenario.Bench, ctx context.Context) error {
+		for _, r := range rows {
+			if slices.Contains(but, r.name) {
+				continue
+			}
+			if err := r.run(b, ctx); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
-	return nil
-}
-
-// quick leaves out what takes long to set up.
-func quick(b *scenario.Bench, ctx context.Context) error {
-	for _, r := range rows {
-		if r.name == "grow" || r.name == "cliff" {
-			continue
-		}
-		if err := r.run(b, ctx); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (o *options) measuring(r row) *cobra.Command {

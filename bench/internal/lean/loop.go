@@ -33,6 +33,7 @@ type Loop struct {
 	// Owned by the thread.
 	conns  map[int32]*Conn
 	dirty  []*Conn // with bytes to be written
+	spare  []*Conn // the array that dirty does not use
 	timers timers
 	ends   []func()
 	armed  time.Time // what the timer is set to; zero: not set
@@ -176,14 +177,17 @@ func (l *Loop) drain(fd int) {
 // flush writes what the callbacks of this turn have queued, one write for each
 // connection.
 func (l *Loop) flush() {
-	for i := 0; i < len(l.dirty); i++ { // a failing write may queue more
-		c := l.dirty[i]
-		c.dirty = false
-		if !c.closed && !c.blocked {
-			c.write()
+	for len(l.dirty) > 0 { // a write that fails may queue more
+		batch := l.dirty
+		l.dirty = l.spare[:0]
+		for _, c := range batch {
+			c.dirty = false
+			if !c.closed && !c.blocked {
+				c.write()
+			}
 		}
+		l.spare = batch
 	}
-	l.dirty = l.dirty[:0]
 }
 
 // arm sets the timer to the first of timers.
@@ -238,9 +242,9 @@ type timer struct {
 // timers is a heap.
 type timers []timer
 
-func (t timers) Len() int           { return len(t) }
-func (t timers) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
-func (t timers) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
+func (t *timers) Len() int           { return len(*t) }
+func (t *timers) Less(i, j int) bool { return (*t)[i].at.Before((*t)[j].at) }
+func (t *timers) Swap(i, j int)      { (*t)[i], (*t)[j] = (*t)[j], (*t)[i] }
 
 // Push implements heap.Interface.
 func (t *timers) Push(x any) {

@@ -164,7 +164,8 @@ func (c *client) Publish(room int, number uint64, id string, body []byte) {
 	m = protowire.AppendBytes(m, body)
 	c.send = m
 
-	f := append(c.frame[:0], tagRequestID, 0)
+	f := c.frame[:0]
+	f = append(f, tagRequestID, 0)
 	f = strconv.AppendUint(f, number, 10)
 	f[1] = byte(len(f) - 2)
 	f = append(f, tagSendMessage)

@@ -88,7 +88,7 @@ func (r *round) grow(g growth) (report.Sample, error) {
 	for _, h := range holders {
 		in += len(h.Rooms)
 	}
-	if err := r.fill(holders, max(1, g.events/in), 0); err != nil {
+	if err := r.fill(holders, max(1, g.events/in)); err != nil {
 		return nil, err
 	}
 	// The restarted server has nothing in memory that filling put there.

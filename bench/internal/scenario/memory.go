@@ -64,7 +64,7 @@ func (r *round) warmUp() error {
 	if err != nil {
 		return err
 	}
-	if err := r.fill(m[:1], events, 0); err != nil {
+	if err := r.fill(m[:1], events); err != nil {
 		return err
 	}
 	r.loop.Call(func() {
@@ -154,7 +154,7 @@ func (r *round) stalled(clients int, room string) (report.Sample, error) {
 	if _, err := r.attach(r.loop, m, load.Config{ReadOnly: true, Stalled: true}, r.counting(1)); err != nil {
 		return nil, err
 	}
-	if err := r.fill(publisher, r.size(events), 0); err != nil {
+	if err := r.fill(publisher, r.size(events)); err != nil {
 		return nil, err
 	}
 	return r.grown(from.RSS, clients)

@@ -165,9 +165,8 @@ func (l *closedLoop) attach() (err error) {
 
 // fill publishes events to rooms as fast as it can, many at once from each
 // publisher, and waits until they are acknowledged. Publisher i publishes
-// that many to each of its rooms, beginning with the number after the one
-// given.
-func (r *round) fill(m []load.Membership, each, after int) error {
+// that many to each of its rooms, numbered from 1.
+func (r *round) fill(m []load.Membership, each int) error {
 	const atOnce = 64 // enough to fill batches
 	left := 0
 	for i := range m {
@@ -185,7 +184,7 @@ func (r *round) fill(m []load.Membership, each, after int) error {
 		if sent[i] == each*rooms {
 			return
 		}
-		number := uint64(after + sent[i]/rooms + 1)
+		number := uint64(sent[i]/rooms + 1)
 		body = load.AppendBody(body[:0], r.Body, number, time.Now())
 		clients[i].Publish(sent[i]%rooms, uint64(sent[i]), "", body)
 		sent[i]++
