@@ -14,7 +14,7 @@ import (
 )
 
 // runPeers measures against the peers that are installed.
-func runPeers(b *scenario.Bench, ctx context.Context) error {
+func runPeers(b *scenario.Bench, ctx context.Context) error { //nolint:revive // of the form of the methods that are rows
 	targets := []scenario.Peer{
 		{Target: peers.Centrifuge{}, Times: 3},
 		{Target: peers.Centrifuge{Batching: true}, Times: 3},

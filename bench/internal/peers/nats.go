@@ -75,7 +75,8 @@ func (c *natsClient) Attach() {
 		}
 		c.due += len(c.cfg.Rooms)
 	}
-	c.out = append(b, "PING\r\n"...)
+	b = append(b, "PING\r\n"...)
+	c.out = b
 	c.unanswered = 1
 	c.conn.Write(c.out)
 }
@@ -83,13 +84,15 @@ func (c *natsClient) Attach() {
 // Publish implements load.Client. Core NATS has no idempotency key.
 func (c *natsClient) Publish(room int, number uint64, _ string, body []byte) {
 	c.waiting = append(c.waiting, number)
-	b := append(c.out[:0], "PUB "...)
+	b := c.out[:0]
+	b = append(b, "PUB "...)
 	b = append(b, c.cfg.Rooms[room]...)
 	b = append(b, ' ')
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\n"...)
 	b = append(b, body...)
-	c.out = append(b, "\r\n"...)
+	b = append(b, "\r\n"...)
+	c.out = b
 	c.conn.Write(c.out)
 }
 

@@ -22,8 +22,9 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	if err := peers.Serve(ctx, os.Stdout, os.Args[2], os.Args[3]); err != nil {
+	err := peers.Serve(ctx, os.Stdout, os.Args[2], os.Args[3])
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -84,7 +84,8 @@ func (w *webSocket) Send(b []byte) { w.send(w.opcode, b) }
 
 // send masks with zeros: the server does the same work, and the client none.
 func (w *webSocket) send(opcode byte, b []byte) {
-	h := append(w.head[:0], bitFin|opcode)
+	h := w.head[:0]
+	h = append(h, bitFin|opcode)
 	switch n := len(b); {
 	case n < 126:
 		h = append(h, bitMask|byte(n))

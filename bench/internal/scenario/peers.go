@@ -26,23 +26,38 @@ type bounded interface{ Ahead(subscribers int) int }
 // servers that a user would pick instead. They keep their events in memory at
 // most; Reprise has each on disk before it is shown.
 func (b *Bench) Peers(ctx context.Context, peers ...Peer) error {
-	targets := []load.Target{b.reprise()}
-	for _, p := range peers {
-		targets = append(targets, p.Target)
-	}
-	for _, subscribers := range []int{100, 1000} {
-		if err := b.peersFanout(ctx, b.size(subscribers), targets, peers); err != nil {
-			return err
-		}
+	if err := b.PeersFanout(ctx, peers...); err != nil {
+		return err
 	}
 	clients := b.size(1000)
-	return b.each(ctx, "peers", fmt.Sprintf("%d idle clients, 1 room", clients), targets, func(r *round) (report.Sample, error) {
+	return b.each(ctx, "peers", fmt.Sprintf("%d idle clients, 1 room", clients), b.beside(peers), func(r *round) (report.Sample, error) {
 		// Clients that may publish, because those of the peers may.
 		return r.idle(clients, 1, load.Config{})
 	})
 }
 
+// PeersFanout is the saturated fan-out alone.
+func (b *Bench) PeersFanout(ctx context.Context, peers ...Peer) error {
+	for _, subscribers := range []int{100, 1000} {
+		if err := b.peersFanout(ctx, b.size(subscribers), b.beside(peers), peers); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// beside returns the servers of a round: Reprise, and then the peers.
+func (b *Bench) beside(peers []Peer) []load.Target {
+	targets := []load.Target{b.reprise()}
+	for _, p := range peers {
+		targets = append(targets, p.Target)
+	}
+	return targets
+}
+
 func (b *Bench) peersFanout(ctx context.Context, subscribers int, targets []load.Target, peers []Peer) error {
+	// With an eighth of that in flight everybody's deliveries cost more; with
+	// eight times as much no peer's cost less.
 	const most = 1024
 	name := fmt.Sprintf("%d subscribers, saturated", subscribers)
 	ahead := make([]int, len(targets))
