@@ -270,3 +270,22 @@ func TestLargeHistory(t *testing.T) {
 	}
 	t.Logf("%d records in %v", len(h), time.Since(began))
 }
+
+// TestTurnedLate: a Welcome that arrives late says nothing about the order of
+// the attaches; one that was asked for late does.
+func TestTurnedLate(t *testing.T) {
+	call := func(p string) Record { return Record{P: p, K: Attach, Ph: Call} }
+	welcome := func(p string, n uint64) Record { return Record{P: p, K: Attach, Ph: OK, Session: "s", Attach: n} }
+	for name, c := range map[string]struct {
+		records []Record
+		broken  bool
+	}{
+		"late":        {[]Record{call("a"), call("b"), welcome("b", 2), welcome("a", 1)}, false},
+		"asked later": {[]Record{call("b"), welcome("b", 2), call("a"), welcome("a", 1)}, true},
+		"one number":  {[]Record{call("a"), call("b"), welcome("b", 2), welcome("a", 2)}, true},
+	} {
+		if got := Check(c.records); len(got) > 0 != c.broken {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

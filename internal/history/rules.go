@@ -111,14 +111,21 @@ func checkOrder(c *checker) {
 // checkFences: fenced, turned.
 func checkFences(c *checker) {
 	welcomed := make(map[string]Record) // the newest Welcome of each session
-	for _, r := range c.h.records {
+	when := make(map[string]int)        // and when it was that
+	called := make(map[string]int)      // by client, when it asked for its last attach
+	for i, r := range c.h.records {
 		switch {
+		case r.K == Attach && r.Ph == Call:
+			called[r.P] = i
 		case r.K == Attach && r.Ph == OK:
-			if before := welcomed[r.Session]; r.Attach <= before.Attach && before.K != "" {
+			// A Welcome that was asked for before the newer one came may be late.
+			asked, known := called[r.P]
+			late := known && asked < when[r.Session]
+			if before := welcomed[r.Session]; before.K != "" && (r.Attach == before.Attach || r.Attach < before.Attach && !late) {
 				c.report("P5", "turned", fmt.Sprintf("session %s was attached as %d after %d", r.Session, r.Attach, before.Attach), before, r)
 			}
 			if r.Attach > welcomed[r.Session].Attach {
-				welcomed[r.Session] = r
+				welcomed[r.Session], when[r.Session] = r, i
 			}
 		case r.K == Publish && r.Ph == Call && r.Session != "":
 			newer := welcomed[r.Session]

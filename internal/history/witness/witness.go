@@ -83,6 +83,13 @@ func (c *Client) BeginWindow() {
 	}
 }
 
+// Place writes down where c starts in a room, if it was given the position of
+// another program.
+func (c *Client) Place(at reprise.Position) {
+	c.trace.Add(history.Record{P: c.name, K: history.Place, Room: at.Room, Off: at.Offset, Inc: at.Incarnation})
+	c.hold(at.Room, at.Offset, at.Incarnation)
+}
+
 // Publish writes down one attempt of a publish, send, and how it ended. The id
 // is the client id, without the sender. It returns what send returned.
 func (c *Client) Publish(room, id string, send func() (reprise.Receipt, error)) (reprise.Receipt, error) {
@@ -145,12 +152,9 @@ func (c *Client) HandleRewind(_ context.Context, r reprise.Rewind) error {
 // holds starts again is between the SDK and the server: the SDK drops what it
 // has handled.
 func (c *Client) HandleRoom(_ context.Context, s reprise.RoomState) error {
-	p := s.Position
-	if _, ok := c.Holds(p.Room); ok {
-		return nil
+	if _, ok := c.Holds(s.Position.Room); !ok {
+		c.Place(s.Position)
 	}
-	c.trace.Add(history.Record{P: c.name, K: history.Place, Room: p.Room, Off: p.Offset, Inc: p.Incarnation})
-	c.hold(p.Room, p.Offset, p.Incarnation)
 	return nil
 }
 

@@ -14,71 +14,143 @@ import (
 	"github.com/reprise-chat/reprise/internal/history/witness"
 )
 
-// client is one user with one program, which may be stopped and started again
-// with the positions it had.
+// client is one user, whose program may be stopped and started again with the
+// positions it had, or be taken over by a copy of it.
 type client struct {
-	*witness.Client
-	w     *world
-	name  string
-	store reprise.PositionStore
+	*witness.Client // of what it publishes
+	w               *world
+	name            string
 
-	sdk    *reprise.Client
+	mu     sync.Mutex
+	cur    *program
+	stall  time.Duration // the handler's next nap
+	sent   int
+	copies int
+}
+
+// program is one holder of the user's session.
+type program struct {
+	*witness.Client
+	c      *client
+	store  reprise.PositionStore
 	cancel context.CancelFunc
 	ran    chan error
 
-	mu    sync.Mutex
-	stall time.Duration // the handler's next nap
-	sent  int
+	mu  sync.Mutex
+	sdk *reprise.Client
 }
 
 func newClient(w *world, name string) *client {
-	c := &client{w: w, name: name, store: reprise.NewMemoryStore()}
-	c.Client = witness.New(name, w.trace, func(reprise.Event) { c.nap() })
+	c := &client{w: w, name: name}
+	c.cur = c.program(name)
+	c.Client = c.cur.Client
 	return c
 }
 
+func (c *client) program(name string) *program {
+	p := &program{c: c, store: reprise.NewMemoryStore()}
+	p.Client = witness.New(name, c.w.trace, func(reprise.Event) { c.nap() })
+	return p
+}
+
 // connectOnly returns an SDK client that is not running.
-func (c *client) connectOnly() (*reprise.Client, error) {
+func (p *program) connectOnly() (*reprise.Client, error) {
+	w, name := p.c.w, p.c.name
 	return reprise.New(reprise.Config{
 		Addresses: []string{"passthrough:///sim"},
 		Insecure:  true,
-		Token:     func(context.Context) (string, error) { return "dev:" + c.name, nil },
-		Positions: c.store, ReplayLimit: c.w.replayLimit, Takeover: reprise.TakeoverTakeOver,
+		Token:     func(context.Context) (string, error) { return "dev:" + name, nil },
+		Positions: p.store, ReplayLimit: w.replayLimit, Takeover: reprise.TakeoverTakeOver,
 		DialOptions: []grpc.DialOption{
-			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.w.net.connect(ctx, c.name) }),
-			grpc.WithStreamInterceptor(c.Observe),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return w.net.connect(ctx, name) }),
+			grpc.WithStreamInterceptor(p.Observe),
 		},
 	})
 }
 
-func (c *client) start() {
-	sdk, err := c.connectOnly()
+func (p *program) start() {
+	sdk, err := p.connectOnly()
 	if err != nil {
-		c.w.t.Fatal(err)
+		p.c.w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
-	c.mu.Lock()
-	c.sdk, c.cancel, c.ran = sdk, cancel, ran
-	c.mu.Unlock()
-	go func() { ran <- sdk.Run(ctx, c) }()
+	p.mu.Lock()
+	p.sdk, p.cancel, p.ran = sdk, cancel, ran
+	p.mu.Unlock()
+	go func() { ran <- sdk.Run(ctx, p) }()
 }
 
-// stop ends the program; its positions stay.
-func (c *client) stop() {
-	c.cancel()
-	if err := <-c.ran; err != nil && !errors.Is(err, context.Canceled) {
-		c.w.t.Errorf("%s: Run ended with %v", c.name, err)
+// stop ends the program; its positions stay. It returns what Run did.
+func (p *program) stop() error {
+	p.cancel()
+	err := <-p.ran
+	if err := p.sdk.Close(); err != nil {
+		p.c.w.t.Errorf("%s: Close: %v", p.Name(), err)
 	}
-	if err := c.sdk.Close(); err != nil {
-		c.w.t.Errorf("%s: Close: %v", c.name, err)
+	return err
+}
+
+func (c *client) holder() *program {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cur
+}
+
+func (c *client) start() { c.holder().start() }
+
+func (c *client) stop() {
+	if err := c.holder().stop(); err != nil && !errors.Is(err, context.Canceled) {
+		c.w.t.Errorf("%s: Run ended with %v", c.holder().Name(), err)
 	}
 }
 
 func (c *client) current() *reprise.Client {
+	p := c.holder()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sdk
+}
+
+// copied starts a copy of the program with all that it has saved, as of a
+// virtual machine that was restored: two programs with one session.
+func (c *client) copied() (first, second *program) {
+	first = c.holder()
+	c.copies++
+	second = c.program(fmt.Sprintf("%s+%d", c.name, c.copies))
+	saved, err := first.store.Load(context.Background())
+	if err == nil {
+		err = second.store.Save(context.Background(), reprise.Update{Session: &saved.Session, Places: saved.Places})
+	}
+	if err != nil {
+		c.w.t.Fatal(err)
+	}
+	for _, place := range saved.Places {
+		second.Place(place.Position)
+	}
+	second.start()
+	return first, second
+}
+
+// keep makes one of the two the client's program: the one that is not fenced,
+// or, where the second one was given a session of its own, that one.
+func (c *client) keep(first, second *program) {
+	keep, other := second, first
+	select {
+	case err := <-first.ran:
+		first.ran <- err
+	case err := <-second.ran: // the first one took it back
+		second.ran <- err
+		keep, other = first, second
+	case <-time.After(5 * time.Minute):
+	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.sdk
+	c.cur = keep
+	c.mu.Unlock()
+	c.w.note("%s stays", keep.Name())
+	if err := other.stop(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, reprise.ErrFenced) {
+		c.w.t.Errorf("%s: Run ended with %v", other.Name(), err)
+	}
 }
 
 // publish sends one message, however long it takes, and writes down how it
@@ -86,7 +158,7 @@ func (c *client) current() *reprise.Client {
 func (c *client) publish(room string) {
 	c.mu.Lock()
 	c.sent++
-	id := fmt.Sprintf("m%d", c.sent)
+	id, again := fmt.Sprintf("m%d", c.sent), c.sent%4 == 0
 	c.mu.Unlock()
 	for attempt := 0; ; attempt++ {
 		_, err := c.Publish(room, id, func() (reprise.Receipt, error) {
@@ -95,6 +167,8 @@ func (c *client) publish(room string) {
 			return c.current().Send(ctx, room, "text of "+id, reprise.WithClientID(id))
 		})
 		switch {
+		case err == nil && again: // as if the receipt had been lost
+			again = false
 		case err == nil, errors.Is(err, reprise.ErrRoomNotFound): // or not a member now
 			return
 		case c.w.ctx.Err() != nil || attempt > 20:

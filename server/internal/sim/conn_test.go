@@ -72,8 +72,9 @@ type conn struct {
 	once sync.Once
 
 	mu     sync.Mutex
-	budget int  // bytes until it is cut; negative: none
-	dark   bool // half-open: takes everything, brings nothing
+	budget int           // bytes until it is cut; negative: none
+	dark   bool          // half-open: takes everything, brings nothing
+	thaw   chan struct{} // frozen until it is closed; nil: not frozen
 }
 
 func (c *conn) Close() error {
@@ -101,6 +102,30 @@ func (c *conn) darken() {
 	c.dark = true
 }
 
+// freeze holds back everything, both ways, until the returned function is
+// called: then it arrives late.
+func (c *conn) freeze() (thaw func()) {
+	thawed := make(chan struct{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.thaw = thawed
+	return func() { close(thawed) }
+}
+
+// wait returns when the connection is not frozen.
+func (c *conn) wait() {
+	c.mu.Lock()
+	thaw := c.thaw
+	c.mu.Unlock()
+	if thaw == nil {
+		return
+	}
+	select {
+	case <-thaw:
+	case <-c.gone:
+	}
+}
+
 // allow returns how many of n bytes may pass, and whether any do.
 func (c *conn) allow(n int) (passing int, dark bool) {
 	c.mu.Lock()
@@ -116,6 +141,7 @@ func (c *conn) allow(n int) (passing int, dark bool) {
 // lost, as what is on the wire is.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	c.wait()
 	pass, dark := c.allow(n)
 	if dark {
 		<-c.gone
@@ -130,6 +156,7 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *conn) Write(p []byte) (int, error) {
+	c.wait()
 	pass, dark := c.allow(len(p))
 	if dark {
 		return len(p), nil

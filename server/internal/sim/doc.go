@@ -4,7 +4,11 @@
 // that jumps. A seed drives what goes wrong; package history says whether the
 // promises held.
 //
-//	SDK ── conn (cut at any byte, half-open, stalled) ── server ── Pebble ── crashable memory
+//	SDK ── conn (cut at any byte, half-open, frozen) ── server ── Pebble ── crashable memory
+//
+// A program may be copied with all that it saved: then two hold one session, and
+// what the first one says arrives when the second one has it. The clock only
+// jumps forward: a bubble's cannot go back.
 //
 // Go does not fix the scheduler's choices, so a seed alone does not repeat a
 // run exactly; a failure is printed with the steps that were taken, and its

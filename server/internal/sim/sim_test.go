@@ -133,7 +133,7 @@ func (w *world) join(c *client, room string) (*reprise.Room, error) {
 // device calls do with a new client of the same user.
 func (w *world) device(c *client, do func(context.Context, *reprise.Client) (*reprise.Room, error)) (*reprise.Room, error) {
 	other := newClient(w, c.name)
-	sdk, err := other.connectOnly()
+	sdk, err := other.cur.connectOnly()
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (w *world) device(c *client, do func(context.Context, *reprise.Client) (*re
 // step lets something happen, mostly something bad.
 func (w *world) step() {
 	c := w.clients[w.random.IntN(len(w.clients))]
-	switch w.random.IntN(12) {
+	switch w.random.IntN(13) {
 	case 0, 1, 2:
 		w.burst(c)
 	case 3:
@@ -187,8 +187,28 @@ func (w *world) step() {
 	case 11:
 		w.note("all cut")
 		w.net.each("", func(k *conn) { k.cutAfter(0) })
+	case 12:
+		w.takeOver(c)
 	}
 	w.sleep(3000)
+}
+
+// takeOver has two holders of a session at once: what the first one says, and
+// what it is told, arrives when the second one has the session.
+func (w *world) takeOver(c *client) {
+	w.note("a copy of %s takes over", c.holder().Name())
+	var thaw []func()
+	w.net.each(c.name, func(k *conn) { thaw = append(thaw, k.freeze()) })
+	w.burst(c)
+	w.sleep(100) // what it sends is on its way
+	first, second := c.copied()
+	w.sleep(30_000)
+	w.note("%s wakes up", first.Name())
+	for _, f := range thaw {
+		f()
+	}
+	w.sleep(10_000)
+	c.keep(first, second)
 }
 
 // burst has a client publish several events at once.
@@ -230,8 +250,9 @@ func (w *world) heal() {
 		for _, room := range w.rooms {
 			for {
 				head, err := w.head(c, room)
-				held, _ := c.Holds(room)
-				if err == nil && held == head {
+				held, known := c.holder().Holds(room)
+				// A copy is not told of a room in which nothing was new to it.
+				if err == nil && (held == head || !known && c.copies > 0) {
 					break
 				}
 				if time.Now().After(limit) {
