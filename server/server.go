@@ -77,7 +77,7 @@ func assemble(o Options, st store.Store) (*Server, error) {
 	})
 	s.sessions = session.NewRegistry(st, session.Options{MaxPerUser: o.Limits.SessionsPerUser, Logger: o.Logger})
 	s.attaches = attach.NewManager(st, s.rooms, s.sessions, s.pool, attach.Options{
-		Heartbeat: o.Heartbeat, ReplayLimit: o.ReplayLimit, AttachRate: int(max(1, o.Limits.Attaches)), Observer: m,
+		Heartbeat: o.Heartbeat, ReplayLimit: o.ReplayLimit, AttachRate: attachRate(o.Limits), Observer: m,
 	})
 	s.service = rpc.New(st, s.rooms, s.sessions, s.attaches, serviceOptions(o))
 	m.gauge("reprise_streams", "Streams that are live.", func() float64 { return float64(s.attaches.Live()) })
@@ -97,6 +97,16 @@ func assemble(o Options, st store.Store) (*Server, error) {
 		return nil, errors.Join(err, s.closeCore(context.Background()))
 	}
 	return s, nil
+}
+
+// attachRate is the rate over which clients that lose their stream are told to
+// spread. Without a limit it is the default: to come back all at once helps
+// nobody, and neither does to wait for ever.
+func attachRate(l Limits) int {
+	if l.Attaches < 0 {
+		return 0
+	}
+	return int(max(1, l.Attaches))
 }
 
 func serviceOptions(o Options) rpc.Options {
