@@ -20,6 +20,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // module is the one whose command is measured.
@@ -31,10 +33,6 @@ const ChildEnv = "REPRISE_BENCH_CHILD"
 
 // startWait is how long a server may take to say where it listens.
 const startWait = 2 * time.Minute
-
-// ticksPerSecond is the unit of /proc/PID/stat: USER_HZ, which is 100 on every
-// platform that Go runs on.
-const ticksPerSecond = 100
 
 // Build builds the command reprise into dir and returns its path.
 func Build(ctx context.Context, dir string) (string, error) {
@@ -210,27 +208,16 @@ func (s *Server) Usage() (Usage, error) {
 	return Usage{CPU: cpu, RSS: rss, Mallocs: s.metric("go_memstats_mallocs_total")}, nil
 }
 
-// CPU returns the user and system time that a process has used, in units of
-// 10 ms.
+// CPU returns the user and system time that a process has used, by the clock
+// that the kernel keeps for it: to the nanosecond, and of threads that have
+// ended too. (The ticks in /proc/PID/stat are of 10 ms.)
 func CPU(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
+	const sched = 2 // CPUCLOCK_SCHED: what the scheduler counts; see clock_getcpuclockid(3)
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|sched), &ts); err != nil {
+		return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
 	}
-	// The second field is a name in parentheses, which may hold spaces.
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
-	}
-	var ticks int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
+	return time.Duration(ts.Nano()), nil
 }
 
 // RSS returns the resident memory of a process in bytes.

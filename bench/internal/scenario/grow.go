@@ -3,6 +3,7 @@ package scenario
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/reprise-chat/reprise/bench/internal/load"
 	"github.com/reprise-chat/reprise/bench/internal/report"
@@ -100,6 +101,9 @@ func (r *round) grow(g growth) (report.Sample, error) {
 		return nil, err
 	}
 	took := r.srv.Took
+	if err := r.quiet(); err != nil {
+		return nil, err
+	}
 	attach, err := r.attachCost(r.size(500))
 	if err != nil {
 		return nil, err
@@ -114,6 +118,22 @@ func (r *round) grow(g growth) (report.Sample, error) {
 	}
 	s[report.Attach], s[report.Start] = attach, took.Seconds()*1e3
 	return s, nil
+}
+
+// quiet waits until the server does nothing by itself any more: what filling
+// has left to be compacted is not a cost of the next event.
+func (r *round) quiet() error {
+	const look, limit = 300 * time.Millisecond, 30 * time.Second
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		u, err := r.during(func() error { return r.sleep(look) })
+		if err != nil {
+			return err
+		}
+		if u.to.CPU-u.from.CPU <= look/20 {
+			return nil
+		}
+	}
+	return nil // as quiet as it gets
 }
 
 // attachCost returns the server's CPU for one attach of a user in one room, in
