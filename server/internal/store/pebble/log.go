@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	db "github.com/cockroachdb/pebble/v2"
 
@@ -83,8 +85,27 @@ func (l *Log) Read(ctx context.Context, after, to uint64, maxBytes int, buf []by
 		return store.Page{}, readError(err)
 	}
 	defer iter.Close() // its error is Error's
-	return l.page(iter, first, to, maxBytes, buf)
+	if buf != nil {
+		return l.page(iter, first, to, maxBytes, buf)
+	}
+	scratch := pageScratch.Get().(*[]byte)
+	p, err := l.page(iter, first, to, maxBytes, (*scratch)[:0])
+	if err == nil {
+		*scratch = p.Data // it may have grown
+		p.Data = slices.Clone(p.Data)
+	}
+	if cap(*scratch) <= maxScratch {
+		pageScratch.Put(scratch)
+	}
+	return p, err
 }
+
+// maxScratch bounds the buffers that are kept for the next page.
+const maxScratch = 256 << 10
+
+// pageScratch has buffers in which pages are put together: a page whose size
+// is known at its end is one allocation and not ten.
+var pageScratch = sync.Pool{New: func() any { return new([]byte) }}
 
 // page copies the events from first on, to at most `to`, and checks that each
 // is where it belongs.

@@ -126,23 +126,19 @@ func (s *Store) forgetRoom(r *room) {
 // write would have kept the former state alive, and found.
 func (s *Store) loadRoom(r *room) error {
 	// Not the context of one caller: all who open the room wait for this load.
-	v, err := s.acquire(context.Background())
-	if err != nil {
-		return err
-	}
-	defer s.release(v)
-	key := roomKey(r.name)
-	value, ok, err := get(v.snap, key)
-	if err != nil {
-		return err
-	}
-	if ok {
+	err := s.look(context.Background(), func(v *view) error {
+		key := roomKey(r.name)
+		value, ok, err := get(v.snap, key)
+		if err != nil || !ok {
+			return err
+		}
 		if r.truth.number, r.truth.meta, err = decodeRoom(r.name, value); err != nil {
 			return badRecord(key, err)
 		}
-		if err := r.truth.read(v.snap, r.name); err != nil {
-			return err
-		}
+		return r.truth.read(v.snap, r.name)
+	})
+	if err != nil {
+		return err
 	}
 	r.durable.Store(r.truth.publish())
 	return nil

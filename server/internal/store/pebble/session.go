@@ -37,16 +37,15 @@ func (s *Store) do(ctx context.Context, o op, w awaited) error {
 }
 
 // Session implements [store.Store].
-func (s *Store) Session(ctx context.Context, id string) (store.Session, error) {
-	v, err := s.acquire(ctx)
-	if err != nil {
-		return store.Session{}, err
-	}
-	defer s.release(v)
-	session, ok, err := readSession(v.snap, id)
-	if err == nil && !ok {
-		err = store.ErrNotFound
-	}
+func (s *Store) Session(ctx context.Context, id string) (session store.Session, err error) {
+	err = s.look(ctx, func(v *view) error {
+		found, ok, err := readSession(v.snap, id)
+		if err == nil && !ok {
+			return store.ErrNotFound
+		}
+		session = found
+		return err
+	})
 	return session, err
 }
 
@@ -63,48 +62,40 @@ func readSession(r db.Reader, id string) (s store.Session, ok bool, err error) {
 }
 
 // Sessions implements [store.Store].
-func (s *Store) Sessions(ctx context.Context, user string) ([]store.Session, error) {
-	v, err := s.acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.release(v)
-	var sessions []store.Session
+func (s *Store) Sessions(ctx context.Context, user string) (sessions []store.Session, err error) {
 	prefix := sessionsPrefix(user)
-	err = scan(v.snap, prefix, prefixEnd(prefix), func(key, _ []byte) (bool, error) {
-		id, err := parseSessionsKey(key, prefix)
-		if err != nil {
-			return false, badRecord(key, err)
-		}
-		session, ok, err := readSession(v.snap, id)
-		if err != nil {
-			return false, err
-		}
-		if !ok {
-			return false, badRecord(key, fmt.Errorf("no session %q", id))
-		}
-		sessions = append(sessions, session)
-		return true, ctx.Err()
+	err = s.look(ctx, func(v *view) error {
+		return scan(v.snap, prefix, prefixEnd(prefix), func(key, _ []byte) (bool, error) {
+			id, err := parseSessionsKey(key, prefix)
+			if err != nil {
+				return false, badRecord(key, err)
+			}
+			session, ok, err := readSession(v.snap, id)
+			if err != nil {
+				return false, err
+			}
+			if !ok {
+				return false, badRecord(key, fmt.Errorf("no session %q", id))
+			}
+			sessions = append(sessions, session)
+			return true, ctx.Err()
+		})
 	})
 	return sessions, err
 }
 
 // Positions implements [store.Store].
-func (s *Store) Positions(ctx context.Context, id string) ([]store.Position, error) {
-	v, err := s.acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.release(v)
-	var positions []store.Position
+func (s *Store) Positions(ctx context.Context, id string) (positions []store.Position, err error) {
 	prefix := positionPrefix(id)
-	err = scan(v.snap, prefix, prefixEnd(prefix), func(key, value []byte) (bool, error) {
-		p, err := decodePosition(string(key[len(prefix):]), value)
-		if err != nil {
-			return false, badRecord(key, err)
-		}
-		positions = append(positions, p)
-		return true, ctx.Err()
+	err = s.look(ctx, func(v *view) error {
+		return scan(v.snap, prefix, prefixEnd(prefix), func(key, value []byte) (bool, error) {
+			p, err := decodePosition(string(key[len(prefix):]), value)
+			if err != nil {
+				return false, badRecord(key, err)
+			}
+			positions = append(positions, p)
+			return true, ctx.Err()
+		})
 	})
 	return positions, err
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 	"weak"
 
 	db "github.com/cockroachdb/pebble/v2"
@@ -34,6 +35,7 @@ type Store struct {
 	ledger      *ledger
 	opening     *opening
 	complaints  complaints
+	readers     *readers
 
 	// The way of a write: queue, committer, notifier.
 	queue     *queue
@@ -41,8 +43,8 @@ type Store struct {
 
 	mu   sync.Mutex // held for a few instructions, never across I/O
 	view *view      // guarded by mu; nil once closed
-	// readers are the acquired views that were not released.
-	readers sync.WaitGroup
+	// reading has the acquired views that were not released.
+	reading sync.WaitGroup
 
 	roomsMu sync.Mutex
 	// rooms has the rooms that a Log or a queued write refers to: while it is
@@ -135,6 +137,7 @@ func (s *Store) start() error {
 		return err
 	}
 	s.publish(version, nil)
+	s.readers = newReaders()
 	s.reserve = watchReserve(s.opts, s.dir)
 	s.committer = newCommitter(s, lastRoom, version)
 	return nil
@@ -252,54 +255,75 @@ func (s *Store) close() error {
 	last := s.view
 	s.view = nil
 	s.mu.Unlock()
-	s.readers.Wait()
+	s.reading.Wait()
+	s.readers.close()
 	s.drop(last)
+	s.settle()
 	// Pebble syncs its log once more.
 	return errors.Join(s.db.Close(), s.unlock())
 }
 
+// settleFor bounds how long closing waits for its flush: one that fails is
+// tried again for ever.
+const settleFor = 10 * time.Second
+
+// settle writes what only the logs hold into tables, so that the next opening
+// has nothing to replay. Should that fail, the logs still have it.
+func (s *Store) settle() {
+	if s.failedError() != nil || s.reserve.low() {
+		return
+	}
+	flushed, err := s.db.AsyncFlush()
+	if err != nil {
+		s.logger.Warn("not flushed at close: the next start replays the log", "error", err)
+		return
+	}
+	limit := time.NewTimer(settleFor)
+	defer limit.Stop()
+	select {
+	case <-flushed:
+	case <-s.failed:
+	case <-limit.C:
+		s.logger.Warn("not flushed at close in time: the next start replays the log", "waited", settleFor)
+	}
+}
+
 // Rooms implements [store.Store].
 func (s *Store) Rooms(ctx context.Context, after string, limit int) ([]string, error) {
-	v, err := s.acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer s.release(v)
-	if limit <= 0 {
-		return nil, nil
-	}
 	lower := roomKey("")
 	upper := prefixEnd(lower)
 	if after != "" {
 		lower = keyAfter(roomKey(after))
 	}
 	var names []string
-	err = scan(v.snap, lower, upper, func(key, _ []byte) (bool, error) {
-		names = append(names, string(key[1:]))
-		return len(names) < limit, ctx.Err()
+	err := s.look(ctx, func(v *view) error {
+		if limit <= 0 {
+			return nil
+		}
+		return scan(v.snap, lower, upper, func(key, _ []byte) (bool, error) {
+			names = append(names, string(key[1:]))
+			return len(names) < limit, ctx.Err()
+		})
 	})
 	return names, err
 }
 
 // UserRooms implements [store.Store].
-func (s *Store) UserRooms(ctx context.Context, user string) ([]store.UserRoom, uint64, error) {
-	v, err := s.acquire(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer s.release(v)
-	var rooms []store.UserRoom
+func (s *Store) UserRooms(ctx context.Context, user string) (rooms []store.UserRoom, version uint64, err error) {
 	prefix := userRoomPrefix(user)
-	err = scan(v.snap, prefix, prefixEnd(prefix), func(key, value []byte) (bool, error) {
-		r, err := decodeUserRoom(string(key[len(prefix):]), value)
-		if err != nil {
-			return false, badRecord(key, err)
-		}
-		rooms = append(rooms, r)
-		return true, ctx.Err()
+	err = s.look(ctx, func(v *view) error {
+		version = v.version
+		return scan(v.snap, prefix, prefixEnd(prefix), func(key, value []byte) (bool, error) {
+			r, err := decodeUserRoom(string(key[len(prefix):]), value)
+			if err != nil {
+				return false, badRecord(key, err)
+			}
+			rooms = append(rooms, r)
+			return true, ctx.Err()
+		})
 	})
 	if err != nil {
 		return nil, 0, err
 	}
-	return rooms, v.version, nil
+	return rooms, version, nil
 }

@@ -34,13 +34,13 @@ func (s *Store) acquireLocked() (*view, error) {
 		return nil, s.closedError()
 	}
 	s.view.refs++
-	s.readers.Add(1)
+	s.reading.Add(1)
 	return s.view, nil
 }
 
 func (s *Store) release(v *view) {
 	s.drop(v)
-	s.readers.Done()
+	s.reading.Done()
 }
 
 // drop gives up one reference.
