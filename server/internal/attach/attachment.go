@@ -3,11 +3,13 @@ package attach
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
@@ -29,7 +31,7 @@ var (
 const (
 	// maxInFlight bounds the client frames of one stream that have been read
 	// and whose answers have not been sent.
-	maxInFlight = 256
+	maxInFlight = 512
 	// endGrace is how long an attachment that ends may take to send what is
 	// due: its receipts and the frame that says why.
 	endGrace = 5 * time.Second
@@ -62,7 +64,7 @@ type Attachment struct {
 	err        error
 	places     []*place // by room name
 	news       news     // places that may have something to send
-	replies    []*reprisev1.ServerFrame
+	replies    [][]byte // encoded, which is a quarter of what the message takes
 	changes    []change
 	histories  map[string]uint32 // for rooms that are being joined
 	unacked    int               // event bytes sent and not acknowledged
@@ -125,12 +127,18 @@ func (a *Attachment) Begin() error {
 
 // Reply answers a client frame; nil if there is nothing to say.
 func (a *Attachment) Reply(f *reprisev1.ServerFrame) {
+	var encoded []byte
 	if f == nil {
+		<-a.slots
+	} else if b, err := proto.Marshal(f); err == nil {
+		encoded = b
+	} else {
+		a.finish(fmt.Errorf("attach: an answer cannot be encoded: %w", err)) // it is of our own making
 		<-a.slots
 	}
 	a.mu.Lock()
-	if f != nil {
-		a.replies = append(a.replies, f)
+	if encoded != nil {
+		a.replies = append(a.replies, encoded)
 	}
 	l, push := a.scheduleLocked(urgent)
 	a.mu.Unlock()

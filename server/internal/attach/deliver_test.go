@@ -42,10 +42,12 @@ func (s *sink) Send(f *reprisev1.ServerFrame) error {
 	return nil
 }
 
-func (s *sink) SendEvents(_, elements []byte) error {
-	for len(elements) > 0 {
-		elements = elements[1+1+int(elements[1]):] // events of this file are shorter than 128 bytes
-		s.c.got.Done()
+func (s *sink) SendEncoded(_, elements, rest []byte) error {
+	for _, b := range [][]byte{elements, rest} {
+		for len(b) > 0 {
+			b = b[1+1+int(b[1]):] // events of this file are shorter than 128 bytes
+			s.c.got.Done()
+		}
 	}
 	return nil
 }

@@ -14,7 +14,8 @@ type Stream interface {
 	Context() context.Context
 	// Send sends a frame.
 	Send(*reprisev1.ServerFrame) error
-	// SendEvents sends an encoded frame: header followed by elements. Neither
-	// is ever changed afterwards; the callee may keep them.
-	SendEvents(header, elements []byte) error
+	// SendEncoded sends an encoded frame in up to three pieces: a whole one, or a
+	// header and elements that lie in one place or two. They are never changed
+	// afterwards; the callee may keep them.
+	SendEncoded(header, elements, rest []byte) error
 }

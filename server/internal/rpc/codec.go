@@ -17,7 +17,7 @@ import (
 // eventsFrame is a ServerFrame that is encoded already, in two pieces. Neither
 // may be changed or reused: the transport reads them after Send has returned.
 // It is one object with all that the transport wants of it, because there is
-// one for each delivery.
+// one for each delivery. A frame in more pieces is a plain mem.BufferSlice.
 type eventsFrame struct {
 	header, elements mem.SliceBuffer
 	pieces           [2]mem.Buffer
@@ -50,8 +50,11 @@ func Codec(maxMessage int) encoding.CodecV2 {
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if f, ok := v.(*eventsFrame); ok {
+	switch f := v.(type) {
+	case *eventsFrame:
 		return f.pieces[:], nil
+	case mem.BufferSlice:
+		return f, nil
 	}
 	return c.CodecV2.Marshal(v)
 }
