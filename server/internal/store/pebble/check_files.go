@@ -58,7 +58,7 @@ func (c *checker) checkManifest() {
 		c.found(Problem{File: name, Detail: err.Error()})
 		return
 	}
-	if at, err := readRecords(data, 0); err != nil {
+	if at, err := readRecords(bytes.NewReader(data), 0); err != nil {
 		c.found(Problem{File: name, Detail: fmt.Sprintf("not whole from byte %d of %d on (%v): tables listed there are forgotten when the directory is opened. "+
 			"If the machine lost power in the moment the list was written, nothing is missing", at, len(data), err)})
 	}
@@ -66,10 +66,10 @@ func (c *checker) checkManifest() {
 
 // readRecords reads records to the end of data. The error says why it could
 // not, and `at` where the last whole record ends.
-func readRecords(data []byte, number uint64) (at int64, err error) {
+func readRecords(data io.Reader, number uint64) (at int64, err error) {
 	log := db.SSTableInfo{}.BackingSSTNum // of a type that has no name here
 	setNumber(&log, number)
-	r := record.NewReader(bytes.NewReader(data), log)
+	r := record.NewReader(data, log)
 	for {
 		at = r.Offset()
 		next, err := r.Next()
@@ -122,14 +122,30 @@ func readLogEnd(fsys vfs.FS, dir string) (e logEnd, err error) {
 	if e.name, number = newestLog(fsys, dir); e.name == "" {
 		return e, nil
 	}
-	data, err := readWhole(fsys, fsys.PathJoin(dir, e.name))
+	f, err := fsys.Open(fsys.PathJoin(dir, e.name))
 	if err != nil {
 		return e, err
 	}
-	at, err := readRecords(data, number)
-	e.at = min(at, int64(len(data)))
-	rest := data[e.at:]
-	if err == nil {
+	defer f.Close() // only read
+	info, err := f.Stat()
+	if err != nil {
+		return e, err
+	}
+	at, torn := readRecords(f, number)
+	e.at = min(at, info.Size())
+	left := info.Size() - e.at
+	if torn == nil {
+		// A log that took the place of an older one has tens of megabytes of that
+		// behind its records, which every start would read.
+		left = min(left, 2*chunkHeader)
+	}
+	rest := make([]byte, left)
+	n, err := f.ReadAt(rest, e.at)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return e, err
+	}
+	rest = rest[:n]
+	if torn == nil {
 		e.closed = closed(rest, at, uint32(number))
 		return e, nil
 	}
@@ -213,13 +229,23 @@ const (
 // ends with.
 func provesDamage(rest []byte, at int64, number uint32) (later int, ok bool) {
 	broken := firstBroken(rest, at)
-	for i := broken + 1; i < len(rest); i++ {
-		c, whole := chunkAt(rest[i:])
-		says := whole && c.log == number && c.synced > uint64(at)+uint64(broken)
-		// The mark has no checksum, so it counts only where a log ends.
-		if says || i == len(rest)-chunkHeader && isMark(rest[i:], number) {
+	// Only a chunk of this log counts. Its number is looked for first: what
+	// follows the records of a log that took the place of an older one is tens
+	// of megabytes of that, at every start.
+	log := binary.LittleEndian.AppendUint32(nil, number)
+	for i := broken + 1; i+chunkLog < len(rest); i++ {
+		n := bytes.Index(rest[i+chunkLog:], log)
+		if n < 0 {
+			break
+		}
+		i += n
+		if c, whole := chunkAt(rest[i:]); whole && c.synced > uint64(at)+uint64(broken) {
 			return i, true
 		}
+	}
+	// The mark has no checksum, so it counts only where a log ends.
+	if i := len(rest) - chunkHeader; i > broken && isMark(rest[i:], number) {
+		return i, true
 	}
 	return 0, false
 }

@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -371,7 +372,7 @@ func FuzzLogEnd(f *testing.F) {
 			t.Errorf("proven at %d of %d", later, len(rest))
 		}
 		_ = closed(rest, at, number)
-		_, _ = readRecords(rest, uint64(number))
+		_, _ = readRecords(bytes.NewReader(rest), uint64(number))
 		if len(rest) > 0 {
 			if s, tail, err := splitLengthed(rest); err == nil && len(s)+len(tail) >= len(rest) {
 				t.Errorf("%q is %q and %q", rest, s, tail)

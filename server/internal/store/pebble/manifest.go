@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -88,7 +89,17 @@ func readWhole(fsys vfs.FS, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close() // only read
-	return io.ReadAll(f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	// Of its size at once: a buffer that grows is copied and cleared several times.
+	b := make([]byte, info.Size())
+	n, err := io.ReadFull(f, b)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		err = nil // it has become shorter
+	}
+	return b[:n], err
 }
 
 // errForgets says what opening would do.
@@ -176,7 +187,7 @@ func openLedger(fsys vfs.FS, dir string, logger *slog.Logger) (*ledger, error) {
 	if err != nil {
 		return nil, readError(err)
 	}
-	at, torn := readRecords(b, 0)
+	at, torn := readRecords(bytes.NewReader(b), 0)
 	if torn != nil {
 		logger.Warn("store: the manifest ends in a record that is not whole: its write was cut off, which loses nothing",
 			"file", desc.ManifestFilename, "byte", at, "size", len(b))
