@@ -38,5 +38,5 @@ func TestP1_Kills(t *testing.T) {
 func TestP1_KillsCanFail(t *testing.T) {
 	needFaults(t)
 	t.Parallel()
-	mustNotice(t, "forget-client-id", "TestP1_Kills", "P4 duplicate", "REPRISE_KILLS=6")
+	mustNotice(t, "forget-client-id", "TestP1_Kills", "P4 duplicate", "REPRISE_KILLS=10")
 }
