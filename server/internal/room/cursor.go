@@ -94,36 +94,66 @@ func (c *Cursor) Next(ctx context.Context, to uint64, maxBytes int) (Batch, erro
 	return b, err
 }
 
-// read is the one way to read events: live, replay and by range.
+// read is the one way to read events: live, replay and by range. What the tail
+// no longer holds comes from pages that readers share.
 func (r *Room) read(ctx context.Context, after, to uint64, maxBytes int) (Batch, error) {
-	r.mu.Lock()
-	if to == 0 || to > r.durable {
-		to = r.durable
-	}
-	if after >= to {
+	for {
+		r.mu.Lock()
+		end := r.durable
+		if to != 0 {
+			end = min(end, to)
+		}
+		if after >= end {
+			r.mu.Unlock()
+			return Batch{}, nil
+		}
+		if after+1 < r.oldest {
+			b := r.trimmedLocked(after)
+			r.mu.Unlock()
+			return b, nil
+		}
+		incarnation, stretch := r.stretchLocked(after + 1)
+		end = min(end, stretch)
+		b := Batch{Incarnation: incarnation, First: after + 1}
+		if b.Data, b.Last = r.inMemoryLocked(after, end, maxBytes); b.Last != 0 {
+			r.mu.Unlock()
+			return b, nil
+		}
+		if others := r.fetching[after+1]; others != nil {
+			r.mu.Unlock()
+			select {
+			case <-others:
+				continue
+			case <-ctx.Done():
+				return Batch{}, ctx.Err()
+			}
+		}
+		r.fetching[after+1] = make(chan struct{})
+		until := r.untilLocked(after + 1)
 		r.mu.Unlock()
-		return Batch{}, nil
-	}
-	if after+1 < r.oldest {
-		b := r.trimmedLocked(after)
-		r.mu.Unlock()
+		c, ok, err := r.fetch(ctx, after+1, until)
+		if err != nil {
+			return Batch{}, err
+		}
+		if !ok { // trimmed since we looked
+			return r.overtaken(after)
+		}
+		b.Data, b.Last = c.read(0, int(min(end, c.next()-1)-c.first), maxBytes)
 		return b, nil
 	}
-	incarnation, end := r.stretchLocked(after + 1)
-	to = min(to, end)
-	data, last := r.tail.read(after, to, maxBytes)
-	r.mu.Unlock()
-	if last != 0 {
-		return Batch{Data: data, Incarnation: incarnation, First: after + 1, Last: last}, nil
+}
+
+// inMemoryLocked returns events after `after` up to `to` that are in memory, as
+// tail.read does.
+func (r *Room) inMemoryLocked(after, to uint64, maxBytes int) (data []byte, last uint64) {
+	if data, last = r.tail.read(after, to, maxBytes); last != 0 {
+		return data, last
 	}
-	page, err := r.log.Read(ctx, after, to, maxBytes, nil)
-	if err != nil {
-		return Batch{}, err
+	c := r.pageLocked(after + 1)
+	if c == nil {
+		return nil, 0
 	}
-	if page.First != after+1 { // trimmed since we looked
-		return r.overtaken(after)
-	}
-	return Batch{Data: page.Data, Incarnation: incarnation, First: page.First, Last: page.Last}, nil
+	return c.read(int(after+1-c.first), int(min(to, c.next()-1)-c.first), maxBytes)
 }
 
 // overtaken answers a read that retention has overtaken between the look at

@@ -32,6 +32,9 @@ var (
 type Options struct {
 	// TailBytes bounds the memory of all hot tails together. Default 128 MiB.
 	TailBytes int64
+	// PageBytes bounds the memory of what all rooms have read from the store for
+	// their readers to share. Default 32 MiB.
+	PageBytes int
 	// CreateOnJoin lets the first join make an open room.
 	CreateOnJoin bool
 	// Retention is for rooms that have none of their own.
@@ -56,6 +59,7 @@ type Hub struct {
 	store store.Store
 	opts  Options
 	waker *waker
+	shelf *shelf
 
 	mu    sync.RWMutex
 	rooms map[string]*Room
@@ -73,6 +77,9 @@ func NewHub(s store.Store, o Options) *Hub {
 	if o.TailBytes == 0 {
 		o.TailBytes = 128 << 20
 	}
+	if o.PageBytes == 0 {
+		o.PageBytes = 32 << 20
+	}
 	if o.TrimEvery == 0 {
 		o.TrimEvery = time.Minute
 	}
@@ -83,7 +90,7 @@ func NewHub(s store.Store, o Options) *Hub {
 		o.Logger = slog.Default()
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Hub{store: s, opts: o, waker: newWaker(o.Busy), rooms: make(map[string]*Room), stop: stop}
+	h := &Hub{store: s, opts: o, waker: newWaker(o.Busy), shelf: &shelf{limit: o.PageBytes}, rooms: make(map[string]*Room), stop: stop}
 	h.retains.Store(!o.Retention.IsZero())
 	h.background.Go(func() { h.waker.run(ctx) })
 	h.background.Go(func() { h.janitor(ctx) })
@@ -173,6 +180,7 @@ func (h *Hub) janitor(ctx context.Context) {
 		}
 		h.evict()
 		h.shrink()
+		h.shelf.expire(time.Now().Add(-pageAge))
 	}
 }
 

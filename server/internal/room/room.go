@@ -46,7 +46,9 @@ type Room struct {
 	moved     chan struct{}           // closed at the next commit; nil: nobody waits
 	failed    error
 	tail      tail
-	last      time.Time // of the newest event, or of loading
+	pages     []chunk                  // read from the store, by first offset
+	fetching  map[uint64]chan struct{} // first offsets being read; closed when they were
+	last      time.Time                // of the newest event, or of loading
 	cursors   []*Cursor
 	moving    bool // the hub's waker has the room, and its readers are yet to be woken
 
@@ -69,6 +71,7 @@ func (r *Room) open(log store.Log) {
 	r.stretches = s.Stretches
 	r.members = make(map[string]bool)
 	r.claims = make(map[claim]chan struct{})
+	r.fetching = make(map[uint64]chan struct{})
 }
 
 // Release undoes one Acquire.

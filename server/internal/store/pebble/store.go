@@ -171,6 +171,8 @@ func (s *Store) pebbleOptions() *db.Options {
 		EventListener:               s.listener(),
 	}
 	for i := range o.Levels {
+		// A client that comes back reads some tens of kilobytes of one room.
+		o.Levels[i].BlockSize = 32 << 10
 		// A Lookup of a client id that was never used, the usual one, then
 		// reads no table.
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
