@@ -114,18 +114,22 @@ test-conversation: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## Go, 
 	REPRISE_CONVERSATION=$(KILLS) go test -race -count=1 -timeout 15m -v -run '^TestConversation' ./internal/conversation
 
 .PHONY: test-bench
-test-bench: ## the benchmarks' own tests: every one of them runs once, with tiny sizes
+test-bench: bench/peers/socketio/node_modules ## the benchmarks' own tests: every one of them runs once, with tiny sizes
 	cd bench && go test -count=1 -timeout 10m ./...
 
 ##@ Benchmarks
 
 .PHONY: bench
-bench: ## the quick set, a few minutes; say more with BENCH="fanout --rounds 5"
+bench: bench/peers/socketio/node_modules ## the quick set, a few minutes; say more with BENCH="fanout --rounds 5"
 	cd bench && go run . $(BENCH)
 
 .PHONY: bench-full
-bench-full: ## everything, three quarters of an hour on a machine that does nothing else; writes docs/benchmarks.md
+bench-full: bench/peers/socketio/node_modules ## everything, an hour on a machine that does nothing else; writes docs/benchmarks.md
 	cd bench && go run . all --full --doc ../docs/benchmarks.md
+
+bench/peers/socketio/node_modules: bench/peers/socketio/package-lock.json
+	npm --prefix bench/peers/socketio ci --no-audit --no-fund
+	@touch $@
 
 ##@ For CI and releases
 
@@ -174,9 +178,6 @@ soak: ## everything at once for SOAK (10m), ending with what it began with
 	REPRISE_SOAK=$(SOAK) go test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/robustness
 
 ##@ What they need
-
-
-
 .PHONY: deps
 deps: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## all of it
 
