@@ -178,6 +178,7 @@ soak: ## everything at once for SOAK (10m), ending with what it began with
 	REPRISE_SOAK=$(SOAK) go test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/robustness
 
 ##@ What they need
+
 .PHONY: deps
 deps: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## all of it
 
