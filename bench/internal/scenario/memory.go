@@ -29,9 +29,9 @@ func collect() (undo func(), err error) {
 	}
 	return func() {
 		if set {
-			os.Setenv(name, was) //nolint:errcheck // it could be set before
+			os.Setenv(name, was)
 		} else {
-			os.Unsetenv(name) //nolint:errcheck // likewise
+			os.Unsetenv(name)
 		}
 	}, nil
 }
@@ -44,21 +44,22 @@ func (b *Bench) Idle(ctx context.Context, extra ...load.Target) error {
 		return err
 	}
 	defer undo()
-	clients := b.size(1000)
-	if b.Full {
-		clients = b.size(5000)
+	type idle struct {
+		clients, rooms int
+		door           string
+		readOnly       bool
 	}
-	for _, c := range []struct {
-		name     string
-		rooms    int
-		readOnly bool
-		clients  int
-	}{
-		{"1 room, server stream", 1, true, clients},
-		{"1 room, bidirectional stream", 1, false, clients},
-		{"100 rooms, server stream", 100, true, min(clients, b.size(500))},
-	} {
-		name := fmt.Sprintf("%d clients, %s", c.clients, c.name)
+	clients := b.size(1000)
+	cases := []idle{
+		{clients, 1, "1 room, server stream", true},
+		{clients, 1, "1 room, bidirectional stream", false},
+		{clients, 100, "100 rooms, server stream", true},
+	}
+	if many := b.size(5000); b.Full {
+		cases = append(cases, idle{many, 1, "1 room, server stream", true}, idle{many, 1, "1 room, bidirectional stream", false})
+	}
+	for _, c := range cases {
+		name := fmt.Sprintf("%d clients, %s", c.clients, c.door)
 		err := b.each(ctx, "idle", name, append([]load.Target{b.reprise(), load.Bare{}}, extra...), func(r *round) (report.Sample, error) {
 			return r.idle(c.clients, c.rooms, load.Config{ReadOnly: c.readOnly})
 		})
