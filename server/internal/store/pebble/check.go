@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 
 	db "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -94,7 +95,7 @@ func Check(ctx context.Context, dir string, o CheckOptions) (Report, error) {
 	}
 	c := &checker{
 		ctx: ctx, fs: untouched{o.FS}, dir: dir, progress: o.Progress,
-		report: &Report{Problems: []Problem{}, Notes: []string{}},
+		report: &Report{Problems: []Problem{}, Notes: []string{}}, causes: make(map[string]bool),
 	}
 	err := c.run()
 	return *c.report, err
@@ -110,6 +111,7 @@ type checker struct {
 	db     *db.DB
 	report *Report
 	steps  uint64
+	causes map[string]bool // why something could not be read
 
 	// What rooms are there, for what refers to them.
 	rooms    map[string]*checkedRoom
@@ -171,7 +173,7 @@ func (c *checker) open() (ok bool) {
 		EventListener: &db.EventListener{DataCorruption: func(db.DataCorruptionInfo) {}},
 	})
 	if err != nil {
-		c.found(Problem{Detail: "the directory does not open: " + err.Error()})
+		c.found(Problem{Detail: "the directory does not open: " + c.cause(err)})
 		return false
 	}
 	c.db = opened
@@ -208,7 +210,8 @@ func (c *checker) step() error {
 }
 
 // scan calls f with the pairs whose keys begin with prefix. What cannot be
-// read is a finding, after which the rest of them is not known; whole is false.
+// read is a finding, p with what is the matter behind its Detail, after which the
+// rest of them is not known; whole is false.
 func (c *checker) scan(prefix []byte, p Problem, f func(key, value []byte)) (whole bool, err error) {
 	err = scan(c.db, prefix, prefixEnd(prefix), func(key, value []byte) (bool, error) {
 		f(key, value)
@@ -218,10 +221,18 @@ func (c *checker) scan(prefix []byte, p Problem, f func(key, value []byte)) (who
 		return false, c.ctx.Err()
 	}
 	if err != nil {
-		p.Detail = "cannot be read: " + err.Error()
+		p.Detail += " cannot be read: " + c.cause(err)
 		c.found(p)
 	}
 	return err == nil, nil
+}
+
+// cause returns what an error of Pebble says, and remembers it. The lines below
+// the first are for Pebble's own tools.
+func (c *checker) cause(err error) string {
+	s, _, _ := strings.Cut(err.Error(), "\n")
+	c.causes[s] = true
+	return s
 }
 
 // value returns the value of a key; what cannot be read is a finding, and not
@@ -229,7 +240,7 @@ func (c *checker) scan(prefix []byte, p Problem, f func(key, value []byte)) (who
 func (c *checker) value(key []byte) (value []byte, ok bool) {
 	value, ok, err := get(c.db, key)
 	if err != nil {
-		c.bad(key, "cannot be read: %v", err)
+		c.bad(key, "cannot be read: %s", c.cause(err))
 	}
 	return value, ok
 }

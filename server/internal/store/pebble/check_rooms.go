@@ -48,7 +48,7 @@ func (r *checkedRoom) bad(offset uint64, format string, a ...any) {
 func (c *checker) checkRooms() error {
 	c.rooms, c.numbers = make(map[string]*checkedRoom), make(map[uint64]*checkedRoom)
 	var rooms []*checkedRoom
-	_, err := c.scan([]byte{prefixRoom}, Problem{Detail: "rooms"}, func(key, value []byte) {
+	_, err := c.scan([]byte{prefixRoom}, Problem{Detail: "the rooms"}, func(key, value []byte) {
 		if r := c.room(key, value); r != nil {
 			rooms = append(rooms, r)
 		}
@@ -120,7 +120,7 @@ func (r *checkedRoom) checkEvents() error {
 		return err
 	}
 	if err != nil {
-		r.bad(r.next, "the events from here on cannot be read: %v", err)
+		r.bad(r.next, "the events from here on cannot be read: %s", r.c.cause(err))
 		return nil
 	}
 	r.whole = true
@@ -219,7 +219,7 @@ func (r *checkedRoom) element(offset uint64, element []byte) {
 
 // checkStretches reads which incarnations the log is of.
 func (r *checkedRoom) checkStretches() error {
-	_, err := r.c.scan(appendRoomPrefix(nil, prefixStretch, r.number), Problem{Room: r.name}, func(key, value []byte) {
+	_, err := r.c.scan(appendRoomPrefix(nil, prefixStretch, r.number), Problem{Room: r.name, Detail: "stretches of the log"}, func(key, value []byte) {
 		_, first, err := parseStretchKey(key)
 		if err != nil || len(value) == 0 {
 			r.c.bad(key, "malformed stretch")
@@ -378,8 +378,15 @@ func (c *checker) unknown(from, to []byte) error {
 		c.bad(key, "this release does not know records of this kind")
 		return false, nil
 	})
-	if err != nil {
-		c.found(Problem{Detail: "cannot be read: " + err.Error()})
+	if err == nil || c.ctx.Err() != nil {
+		return c.ctx.Err()
 	}
-	return c.ctx.Err()
+	// Between the kinds of records there is nothing of which it could be said
+	// what is missing: a block that was found damaged already need not be named
+	// again for each of these ranges.
+	known := len(c.causes)
+	if cause := c.cause(err); len(c.causes) > known {
+		c.found(Problem{Detail: "what may be between the records cannot be read: " + cause})
+	}
+	return nil
 }

@@ -21,7 +21,7 @@ func splitLengthed(key []byte) (s, rest string, err error) {
 
 // checkUsers compares the users' records of their rooms with the rooms'.
 func (c *checker) checkUsers() error {
-	_, err := c.scan([]byte{prefixUserRoom}, Problem{}, func(key, value []byte) {
+	_, err := c.scan([]byte{prefixUserRoom}, Problem{Detail: "the rooms of users"}, func(key, value []byte) {
 		user, name, err := splitLengthed(key)
 		var u store.UserRoom
 		if err == nil {
@@ -59,7 +59,7 @@ func (c *checker) userRoom(user string, u store.UserRoom) {
 
 // checkSessions reads the sessions and their index by user.
 func (c *checker) checkSessions() error {
-	_, err := c.scan([]byte{prefixSession}, Problem{}, func(key, value []byte) {
+	_, err := c.scan([]byte{prefixSession}, Problem{Detail: "the sessions"}, func(key, value []byte) {
 		s, err := decodeSession(string(key[1:]), value)
 		if err != nil {
 			c.bad(key, "%v", err)
@@ -71,7 +71,7 @@ func (c *checker) checkSessions() error {
 	if err != nil {
 		return err
 	}
-	_, err = c.scan([]byte{prefixSessions}, Problem{}, func(key, _ []byte) {
+	_, err = c.scan([]byte{prefixSessions}, Problem{Detail: "the sessions of users"}, func(key, _ []byte) {
 		user, rest, err := splitLengthed(key)
 		var id string
 		if err == nil {
@@ -123,7 +123,7 @@ func (c *checker) checkPositions() error {
 	var session store.Session
 	var ok bool
 	beyond := 0
-	_, err := c.scan([]byte{prefixPosition}, Problem{}, func(key, value []byte) {
+	_, err := c.scan([]byte{prefixPosition}, Problem{Detail: "the positions"}, func(key, value []byte) {
 		id, room, err := splitLengthed(key)
 		var p store.Position
 		if err == nil {
