@@ -241,7 +241,7 @@ func drainFor(ctx context.Context) time.Duration {
 // closeCore closes everything behind the edge; no handler runs any more.
 func (s *Server) closeCore(ctx context.Context) error {
 	s.serving.Wait()
-	s.service.Wait()
+	s.attaches.Wait()
 	s.pool.Close()
 	s.rooms.Close()
 	s.sessions.Close(ctx)

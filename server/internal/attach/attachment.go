@@ -62,6 +62,7 @@ type Attachment struct {
 	finished   bool    // done is closed
 	released   bool    // rooms and timers have been given back
 	err        error
+	whenDone   func(error)
 	places     []*place // by room name
 	news       news     // places that may have something to send
 	replies    [][]byte // encoded, which is a quarter of what the message takes
@@ -103,6 +104,21 @@ func (a *Attachment) Err() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.err
+}
+
+// WhenDone has f called once when Done is closed, with what Err says: at once if
+// it is already, and not at all after Close. nil: nobody. f may
+// block while the client takes nothing.
+func (a *Attachment) WhenDone(f func(error)) {
+	a.mu.Lock()
+	finished, err := a.finished, a.err
+	if !finished {
+		a.whenDone = f
+	}
+	a.mu.Unlock()
+	if finished && f != nil {
+		f(err)
+	}
 }
 
 // Session returns the session spoken for, and the attach number.
@@ -221,16 +237,24 @@ func (a *Attachment) end(frame *reprisev1.ServerFrame, err error) {
 // finish has the stream end now.
 func (a *Attachment) finish(err error) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.finished {
-		a.finished, a.err = true, err
-		close(a.done)
+	if a.finished {
+		a.mu.Unlock()
+		return
+	}
+	a.finished, a.err = true, err
+	f := a.whenDone
+	a.whenDone = nil
+	close(a.done)
+	a.mu.Unlock()
+	if f != nil {
+		f(err)
 	}
 }
 
 // Close gives everything back; the stream is at its end. A turn that is under
 // way, perhaps held up in the stream, does so when it is over.
 func (a *Attachment) Close() {
+	a.WhenDone(nil)
 	a.finish(a.stream.Context().Err())
 	if a.attached != nil {
 		a.attached.Detach(a)

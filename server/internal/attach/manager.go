@@ -51,6 +51,8 @@ type Manager struct {
 	live     map[*Attachment]struct{}
 	byUser   map[string]map[*Attachment]struct{}
 	draining bool
+
+	cuts sync.WaitGroup // ends of streams whose clients take nothing
 }
 
 // NewManager returns a Manager. The pool outlives it.
@@ -181,15 +183,19 @@ func (m *Manager) cut(ctx context.Context, left []*Attachment) {
 	for _, a := range left {
 		select {
 		case <-a.done:
+			continue
 		case <-a.stream.Context().Done():
+			continue
 		case <-timeout.C:
 			timeout.Reset(0)
-			a.finish(ErrDraining)
 		case <-ctx.Done():
-			a.finish(ErrDraining)
 		}
+		m.cuts.Go(func() { a.finish(ErrDraining) })
 	}
 }
+
+// Wait waits for what Drain has begun; all streams have ended.
+func (m *Manager) Wait() { m.cuts.Wait() }
 
 // Live returns how many streams are live.
 func (m *Manager) Live() int {

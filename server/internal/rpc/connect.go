@@ -25,7 +25,7 @@ func (s *Service) Open(r *reprisev1.OpenRequest, out grpc.ServerStreamingServer[
 		return err
 	}
 	a, err := s.open(out.Context(), out, r, "")
-	return s.serve(out.Context(), a, nil, err)
+	return s.serve(out.Context(), a, err)
 }
 
 // Resume implements ChatService.
@@ -34,7 +34,7 @@ func (s *Service) Resume(r *reprisev1.ResumeRequest, out grpc.ServerStreamingSer
 		return err
 	}
 	a, err := s.resume(out.Context(), out, r, "")
-	return s.serve(out.Context(), a, nil, err)
+	return s.serve(out.Context(), a, err)
 }
 
 // Tail implements ChatService.
@@ -50,82 +50,49 @@ func (s *Service) Tail(r *reprisev1.TailRequest, out grpc.ServerStreamingServer[
 		From: room.Position{Offset: r.GetAfter(), Incarnation: r.GetIncarnation()},
 		Last: uint64(r.GetLast()), Limit: r.GetLimit(), Follow: r.GetFollow(),
 	})
-	return s.serve(out.Context(), a, nil, err)
+	return s.serve(out.Context(), a, err)
 }
 
-// Connect implements ChatService.
-//
-// The handler waits for the stream to end while another goroutine reads: a
-// blocked Recv ends only when the handler has returned.
+// Connect implements ChatService. The handler reads; what ends the stream ends
+// it from outside, which ends a blocked Recv.
 func (s *Service) Connect(in grpc.BidiStreamingServer[reprisev1.ClientFrame, reprisev1.ServerFrame]) error {
 	ctx := in.Context()
-	r := reader{
-		first: make(chan firstFrame, 1), attached: make(chan *attach.Attachment, 1), failed: make(chan error, 1),
-	}
-	s.receivers.Go(func() { s.receive(in, r) })
-
-	timeout := time.NewTimer(s.opts.FirstFrame)
-	defer timeout.Stop()
-	var a *attach.Attachment
-	var err error
-	select {
-	case f := <-r.first:
-		a, err = s.attachFirst(ctx, in, f)
-	case <-timeout.C:
-		err = firstFrameRefusal(fmt.Sprintf("no frame came within %v", s.opts.FirstFrame))
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err == nil {
-		r.attached <- a
-	}
-	return s.serve(ctx, a, r.failed, err)
-}
-
-// reader is what the handler of a Connect stream and the goroutine that reads
-// it tell each other. Each channel takes what is said without waiting.
-type reader struct {
-	first    chan firstFrame
-	attached chan *attach.Attachment
-	failed   chan error // nothing more can be read, and that is not the client's wish
-}
-
-type firstFrame struct {
-	frame *reprisev1.ClientFrame
-	err   error
-}
-
-// receive reads a Connect stream until the client has closed its side, which
-// is not goodbye, or the stream is over.
-func (s *Service) receive(in grpc.BidiStreamingServer[reprisev1.ClientFrame, reprisev1.ServerFrame], r reader) {
-	var err error
-	defer func() {
-		if err != nil && !errors.Is(err, io.EOF) {
-			r.failed <- err
-		}
-	}()
-	defer s.recovered(in.Context(), reprisev1.ChatService_Connect_FullMethodName, &err)
-
-	f, err := in.Recv()
-	r.first <- firstFrame{f, err}
+	end, err := ender(ctx)
 	if err != nil {
-		return
+		return s.fail(ctx, err)
 	}
-	var a *attach.Attachment
-	select {
-	case a = <-r.attached:
-	case <-in.Context().Done():
-		return
+	late := firstFrameRefusal(fmt.Sprintf("no frame came within %v", s.opts.FirstFrame))
+	timeout := time.AfterFunc(s.opts.FirstFrame, func() { end(late) })
+	first, err := in.Recv()
+	if !timeout.Stop() {
+		return late
 	}
-	c := streamCaller(in.Context(), a)
+	a, err := s.attachFirst(ctx, in, first, err)
+	if err != nil {
+		return s.fail(ctx, err)
+	}
+	defer a.Close()
+	a.WhenDone(func(err error) { end(s.outcome(ctx, err)) })
+	return s.receive(in, a)
+}
+
+// receive carries out the frames of a Connect stream until it is over. That the
+// client has closed its side is not goodbye.
+func (s *Service) receive(in grpc.BidiStreamingServer[reprisev1.ClientFrame, reprisev1.ServerFrame], a *attach.Attachment) error {
+	ctx := in.Context()
+	c := streamCaller(ctx, a)
 	for {
-		if f, err = in.Recv(); err != nil {
-			return
+		f, err := in.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
+			return s.wait(ctx, a)
+		case err != nil: // a stream that has gone deaf must not look alive
+			return s.outcome(ctx, err)
 		}
 		if a.Begin() != nil {
-			return
+			return s.wait(ctx, a)
 		}
-		s.carryOut(in.Context(), c, f, a.Reply)
+		s.carryOut(ctx, c, f, a.Reply)
 	}
 }
 
@@ -137,22 +104,22 @@ func firstFrameRefusal(what string) *refusal {
 }
 
 // attachFirst carries out the first frame of a Connect stream.
-func (s *Service) attachFirst(ctx context.Context, in grpc.ServerStream, f firstFrame) (*attach.Attachment, error) {
-	if errors.Is(f.err, io.EOF) {
+func (s *Service) attachFirst(ctx context.Context, in grpc.ServerStream, f *reprisev1.ClientFrame, err error) (*attach.Attachment, error) {
+	if errors.Is(err, io.EOF) {
 		return nil, firstFrameRefusal("the stream was closed before any frame")
 	}
-	if f.err != nil {
-		return nil, f.err
+	if err != nil {
+		return nil, err
 	}
-	if err := s.checkDecoded(f.frame); err != nil {
+	if err := s.checkDecoded(f); err != nil {
 		return nil, err
 	}
 	var v violations
-	v.check("request_id", name.CheckRequest(f.frame.GetRequestId()))
+	v.check("request_id", name.CheckRequest(f.GetRequestId()))
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	switch w := f.frame.GetFrame().(type) {
+	switch w := f.GetFrame().(type) {
 	case *reprisev1.ClientFrame_Open:
 		return s.open(ctx, in, w.Open, "open.")
 	case *reprisev1.ClientFrame_Resume:
@@ -217,20 +184,26 @@ func takeover(t reprisev1.Takeover) session.Takeover {
 
 // serve waits until the stream is to end and gives the attachment back. Others
 // send on the stream; returning from the handler ends a send that is stuck.
-// failed, which may be nil, says that the client's frames cannot be read any
-// more: a stream that has gone deaf must not look alive.
-func (s *Service) serve(ctx context.Context, a *attach.Attachment, failed <-chan error, err error) error {
+func (s *Service) serve(ctx context.Context, a *attach.Attachment, err error) error {
 	if err != nil {
 		return s.fail(ctx, err)
 	}
 	defer a.Close()
+	return s.wait(ctx, a)
+}
+
+// wait waits until the stream is to end.
+func (s *Service) wait(ctx context.Context, a *attach.Attachment) error {
 	select {
 	case <-a.Done():
-		err = a.Err()
-	case err = <-failed:
+		return s.outcome(ctx, a.Err())
 	case <-ctx.Done():
-		err = ctx.Err()
+		return s.outcome(ctx, ctx.Err())
 	}
+}
+
+// outcome turns how a stream ended into what the client is told.
+func (s *Service) outcome(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}

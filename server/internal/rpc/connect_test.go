@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
-	"github.com/reprise-chat/reprise/server/internal/attach"
 	"github.com/reprise-chat/reprise/server/internal/auth"
 )
 
@@ -48,7 +47,6 @@ func TestNoFirstFrame(t *testing.T) {
 		t.Error(err)
 	}
 	server.Stop()
-	s.Wait() // the reading goroutine is gone too
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
@@ -77,10 +75,15 @@ func (f *frames) Recv() (*reprisev1.ClientFrame, error) {
 // TestPanicOfAFrame: a bug that a frame brings to light ends its stream with
 // INTERNAL, and not the process.
 func TestPanicOfAFrame(t *testing.T) {
-	r := reader{first: make(chan firstFrame, 1), attached: make(chan *attach.Attachment, 1), failed: make(chan error, 1)}
-	r.attached <- nil // the bug: the receiver takes it for an attachment
-	edge(0).receive(&frames{ctx: t.Context(), sent: []*reprisev1.ClientFrame{{}}}, r)
-	if err := <-r.failed; status.Code(err) != codes.Internal {
-		t.Fatalf("the handler is told %v", err)
+	s := edge(0)
+	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer dev:alice"))
+	in := &frames{ctx: ctx, sent: []*reprisev1.ClientFrame{{}}}
+	handler := func(any, grpc.ServerStream) error {
+		return s.receive(in, nil) // the bug: there is no attachment
+	}
+	info := &grpc.StreamServerInfo{FullMethod: reprisev1.ChatService_Connect_FullMethodName}
+	err := guard{s, auth.Development{}}.stream(nil, in, info, handler)
+	if status.Code(err) != codes.Internal {
+		t.Fatalf("the client is told %v", err)
 	}
 }

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -45,8 +44,6 @@ type Service struct {
 	sessions *session.Registry
 	attaches *attach.Manager
 	opts     Options
-
-	receivers sync.WaitGroup // goroutines that read Connect streams
 }
 
 // New returns the service over the core.
@@ -56,9 +53,6 @@ func New(s store.Store, rooms *room.Hub, sessions *session.Registry, attaches *a
 
 // Register registers the service.
 func (s *Service) Register(r grpc.ServiceRegistrar) { reprisev1.RegisterChatServiceServer(r, s) }
-
-// Wait waits for the goroutines that read streams; all streams have ended.
-func (s *Service) Wait() { s.receivers.Wait() }
 
 // caller is who asks, and for which attachment.
 type caller struct {
