@@ -1,13 +1,15 @@
 package attach
 
 import (
+	"slices"
 	"sync/atomic"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/room"
 )
 
-// place is an attachment's place in one room.
+// place is an attachment's place in one room. There are very many, so they are
+// kept small.
 type place struct {
 	a      *Attachment
 	cursor room.Cursor
@@ -16,17 +18,17 @@ type place struct {
 	// queued: on a.news, or about to be. Set by Wake, cleared by whoever takes
 	// the place off the list, before looking at the room.
 	queued atomic.Bool
+	gone   bool // closed, and may still be on the list; owned by the turn
 
 	// Guarded by a.mu.
 	next    *place // on a.news
 	sent    uint64 // newest offset handed to the stream, or held at the attach
 	acked   uint64
-	pieces  []piece  // what was sent and not acknowledged; only with a window
+	pieces  *[]piece // what was sent and not acknowledged; nil without a window
 	closing *closing // the membership has ended
 
 	// Owned by the turn.
 	replay *replay // until caught up
-	gone   bool    // closed; may still be on the list
 }
 
 // replay is what an attachment does in a room before it is live there.
@@ -70,31 +72,38 @@ func (p *place) noteLocked(last uint64, bytes int) {
 		return
 	}
 	p.a.unacked += bytes
-	if n := len(p.pieces); n >= maxPieces {
-		p.pieces[n-1].last = last
-		p.pieces[n-1].bytes += bytes
+	if p.pieces == nil {
+		p.pieces = new([]piece)
+	}
+	if s := *p.pieces; len(s) >= maxPieces {
+		s[len(s)-1].last = last
+		s[len(s)-1].bytes += bytes
 		return
 	}
-	p.pieces = append(p.pieces, piece{last, bytes})
+	*p.pieces = append(*p.pieces, piece{last, bytes})
 }
 
 // ackLocked records that the client has handled everything up to offset.
 func (p *place) ackLocked(offset uint64) {
 	p.acked = max(p.acked, offset)
-	n := 0
-	for n < len(p.pieces) && p.pieces[n].last <= offset {
-		p.a.unacked -= p.pieces[n].bytes
+	if p.pieces == nil {
+		return
+	}
+	s, n := *p.pieces, 0
+	for n < len(s) && s[n].last <= offset {
+		p.a.unacked -= s[n].bytes
 		n++
 	}
-	if n > 0 {
-		p.pieces = append(p.pieces[:0], p.pieces[n:]...)
-	}
+	*p.pieces = slices.Delete(s, 0, n)
 }
 
 // forgetLocked takes the place's bytes out of the window: nobody will
 // acknowledge them.
 func (p *place) forgetLocked() {
-	for _, q := range p.pieces {
+	if p.pieces == nil {
+		return
+	}
+	for _, q := range *p.pieces {
 		p.a.unacked -= q.bytes
 	}
 	p.pieces = nil

@@ -193,6 +193,7 @@ func (at *attaching) rooms(ctx context.Context) error {
 	at.version = version
 	at.gained = make(map[string]bool)
 	mine := make(map[string]bool, len(memberships))
+	places := make([]place, 0, len(memberships)) // at once: they stay together
 	for _, ur := range memberships {
 		if fault.Broken(fault.ForgetRooms) && ur.Version > at.seen && at.stored != nil {
 			continue
@@ -208,7 +209,8 @@ func (at *attaching) rooms(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p := &place{a: a, joined: ur.Offset, replay: &replay{initial: true}}
+		places = append(places, place{a: a, joined: ur.Offset, replay: &replay{initial: true}})
+		p := &places[len(places)-1]
 		p.cursor.Place(r)
 		a.places = append(a.places, p) // to be released, whatever comes
 		if err := r.Reach(ctx, ur.Offset); err != nil {

@@ -136,10 +136,14 @@ func (a *Attachment) send(f *reprisev1.ServerFrame) step {
 
 func (a *Attachment) sendOpening() (int, error) {
 	f := a.opening[0]
-	a.opening = a.opening[1:]
+	if a.opening = a.opening[1:]; len(a.opening) == 0 {
+		a.opening = nil // an empty slice would hold what is behind it
+	}
 	if f == nil {
 		p := a.opened[0]
-		a.opened = a.opened[1:]
+		if a.opened = a.opened[1:]; len(a.opened) == 0 {
+			a.opened = nil
+		}
 		var err error
 		if f, err = p.state(); err != nil {
 			return 0, err
