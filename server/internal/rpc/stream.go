@@ -38,8 +38,8 @@ var errNoEnder = errors.New("this version of grpc-go has no way to end a stream 
 // counts, and none after the handler has returned.
 //
 // Returning from the handler is grpc-go's only documented way, and it would take
-// a second goroutine for each stream to wait for both Recv and the end: a third
-// of what an idle connection costs. Cancelling the context from a tap handle
+// a second goroutine for each stream to wait for both Recv and the end: a quarter
+// of what an idle connection would cost. Cancelling the context from a tap handle
 // ends Recv too, but then it is grpc-go that writes the status.
 func ender(ctx context.Context) (func(error), error) {
 	s, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ WriteStatus(*status.Status) error })
