@@ -187,3 +187,20 @@ func TestTailEnds(t *testing.T) {
 		}
 	})
 }
+
+// TestTailTriesEachServer: the first ones are not there.
+func TestTailTriesEachServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "three")
+		c := f.client(f.config("one", "two", "three"))
+		f.tail = func(_ *reprisev1.TailRequest, s grpc.ServerStreamingServer[reprisev1.ServerFrame]) error {
+			s.Send(events("a", "i1", 0, 1))
+			return nil
+		}
+		h := &recorder{}
+		if err := c.Tail(t.Context(), "a", TailOptions{}, h); err != nil {
+			t.Error(err)
+		}
+		want(t, "handled", h.take(), "a1r")
+	})
+}

@@ -34,7 +34,7 @@ func (c *Client) Tail(ctx context.Context, room string, opts TailOptions, h Hand
 		c: c, h: h, opts: opts, room: room,
 		at: Position{Room: room, Incarnation: opts.Incarnation, Offset: opts.After},
 	}
-	for failures := 0; ; {
+	for failures, tried := 0, 0; ; {
 		had := t.frames
 		done, err := t.read(ctx)
 		progress := t.frames > had
@@ -44,6 +44,9 @@ func (c *Client) Tail(ctx context.Context, room string, opts TailOptions, h Hand
 		case done, ctx.Err() != nil:
 			return nil
 		case t.frames == 0:
+			if tried++; isTransport(err) && tried < len(c.cfg.Addresses) {
+				continue
+			}
 			return err
 		case errors.Is(err, ErrUnauthenticated) && progress: // the token has expired
 		case !isTransient(err):

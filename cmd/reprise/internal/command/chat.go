@@ -43,7 +43,11 @@ everything in it is on the server's disk.`,
 func (f *clientFlags) chat(ctx context.Context, room string, std Streams) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := f.reach(ctx); err != nil {
+	cfg, err := f.config()
+	if err != nil {
+		return err
+	}
+	if err := f.reach(ctx, &cfg); err != nil {
 		return err
 	}
 	screen := isTerminal(std.In) && isTerminal(std.Out) && !f.asJSON
@@ -56,13 +60,13 @@ func (f *clientFlags) chat(ctx context.Context, room string, std Streams) error 
 		// So that what a pipe has read is still new to the person.
 		owner += " piped"
 	}
-	store, err := place.Open(dir, f.server, owner)
+	store, err := place.Open(dir, f.servers[0], owner)
 	if err != nil {
 		return err
 	}
 	options := chat.Options{
-		Config: f.config(), Store: store,
-		Room: room, User: f.user, Server: f.server, Timeout: f.timeout,
+		Config: cfg, Store: store,
+		Room: room, User: f.user, Server: f.servers[0], Timeout: f.timeout,
 	}
 	if screen {
 		err = chat.Run(ctx, options, std.In, std.Out)

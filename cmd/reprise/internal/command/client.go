@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os/user"
 	"strings"
 	"time"
@@ -22,21 +21,25 @@ const defaultServer = "127.0.0.1:9090"
 
 // clientFlags are the flags of every command that talks to a server.
 type clientFlags struct {
-	server  string
-	user    string
-	token   string
-	timeout time.Duration
-	asJSON  bool
+	servers   []string
+	caCert    string
+	plaintext bool
+	user      string
+	token     string
+	timeout   time.Duration
+	asJSON    bool
 }
 
 func (f *clientFlags) register(cmd *cobra.Command, std Streams) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.server, "server", defaultServer, "the server's `host:port`")
+	flags.StringSliceVar(&f.servers, "server", []string{defaultServer}, "the server's `host:port`; again for another one, should it not answer")
+	flags.StringVar(&f.caCert, "ca-cert", "", "trust the certificates in this `file` (PEM) instead of this machine's")
+	flags.BoolVar(&f.plaintext, "plaintext", false, "no TLS, though the server is on another machine: the network sees your token")
 	flags.StringVar(&f.user, "user", loginName(std), "your `name`")
 	flags.StringVar(&f.token, "token", "", "`credential`, instead of the development one for --user; better in the variable")
 	flags.DurationVar(&f.timeout, "timeout", 10*time.Second, "wait for an answer for this `duration`")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON, one object a line")
-	bindEnvironment(cmd, std.Getenv, "server", "user", "token")
+	bindEnvironment(cmd, std.Getenv, "server", "ca-cert", "plaintext", "user", "token")
 }
 
 // loginName is the user's name on this machine.
@@ -51,50 +54,44 @@ func loginName(std Streams) string {
 }
 
 // config returns what every client of this command starts from.
-func (f *clientFlags) config() reprise.Config {
+func (f *clientFlags) config() (reprise.Config, error) {
+	if len(f.servers) == 0 {
+		return reprise.Config{}, errors.New("--server is empty: give at least one host:port")
+	}
 	token := f.token
 	if token == "" {
 		token = "dev:" + f.user
 	}
+	secure, err := f.tls()
 	return reprise.Config{
-		Addresses: []string{f.server},
+		Addresses: f.servers,
+		TLS:       secure,
+		Insecure:  f.plaintext,
 		Token:     func(context.Context) (string, error) { return token, nil },
+	}, err
+}
+
+// connect returns a client that somebody listens to. Close it.
+func (f *clientFlags) connect(ctx context.Context) (*reprise.Client, error) {
+	cfg, err := f.config()
+	if err != nil {
+		return nil, err
 	}
+	if err := f.reach(ctx, &cfg); err != nil {
+		return nil, err
+	}
+	return reprise.New(cfg)
 }
 
 // call runs do with a client, for at most the timeout.
 func (f *clientFlags) call(ctx context.Context, do func(context.Context, *reprise.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	if err := f.reach(ctx); err != nil {
-		return err
-	}
-	client, err := reprise.New(f.config())
+	client, err := f.connect(ctx)
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.explain(do(ctx, client)), client.Close())
-}
-
-// reach fails if nothing listens at the server's address. The client would go
-// on trying, which is right for a program that must come back by itself, and
-// wrong for a person who forgot to start the server.
-func (f *clientFlags) reach(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", f.server)
-	if err != nil {
-		return f.noServer(err)
-	}
-	return conn.Close()
-}
-
-func (f *clientFlags) noServer(err error) error {
-	return &explainedError{
-		message: fmt.Sprintf("no server answers at %s\nStart one with: %s serve\nOr name another with --server. (%s)", f.server, self(), plainMessage(err)),
-		err:     err,
-	}
 }
 
 // explainedError is an error whose message also says what to do.
@@ -123,7 +120,7 @@ func (f *clientFlags) explain(err error) error {
 	case errors.As(err, &answer) && answer.Code == codes.Unavailable && answer.Reason == "":
 		return f.noServer(err)
 	case errors.Is(err, context.DeadlineExceeded):
-		message += fmt.Sprintf("\n%s did not answer within %v: is that the right server? A longer --timeout waits longer.", f.server, f.timeout)
+		message += fmt.Sprintf("\n%s did not answer within %v: is that the right server? A longer --timeout waits longer.", strings.Join(f.servers, ", "), f.timeout)
 	}
 	return &explainedError{message: message, err: err}
 }

@@ -65,10 +65,7 @@ func (f *tailFlags) run(cmd *cobra.Command, room string, std Streams) error {
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := f.reach(ctx); err != nil {
-		return err
-	}
-	client, err := reprise.New(f.config())
+	client, err := f.connect(ctx)
 	if err != nil {
 		return err
 	}
