@@ -179,11 +179,19 @@ func (o *options) write(cmd *cobra.Command, complete bool) error {
 // newPlot writes a document anew from a saved run.
 func newPlot(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "plot FILE", Short: "Write a document (--doc) from the JSON of a run", Args: cobra.ExactArgs(1),
+		Use: "plot FILE...", Short: "Write a document (--doc) from the JSON of a run, or of several that complete each other", Args: cobra.MinimumNArgs(1),
+		Example: "  go run . plot results/20260101-120000.json results/20260101-130000.json --doc ../docs/benchmarks.md",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := report.Load(args[0])
 			if err != nil {
 				return err
+			}
+			for _, file := range args[1:] {
+				more, err := report.Load(file)
+				if err != nil {
+					return err
+				}
+				r.Merge(more)
 			}
 			if o.doc != "" {
 				if err := r.WriteDoc(o.doc); err != nil {

@@ -136,6 +136,25 @@ type Report struct {
 	Notes []string `json:"notes,omitempty"`
 }
 
+// Merge adds what another run found, and has it stand for what this one found of
+// the same. Both must have run the same server: the commit is not looked at,
+// because that of a benchmark may change between them.
+func (r *Report) Merge(other *Report) {
+	for _, s := range other.Series {
+		same := func(have *Series) bool {
+			return have.Scenario == s.Scenario && have.Case == s.Case && have.Target == s.Target
+		}
+		r.Series = append(slices.DeleteFunc(r.Series, same), s)
+	}
+	for _, c := range other.Checks {
+		same := func(have Check) bool { return have.What == c.What }
+		r.Checks = append(slices.DeleteFunc(r.Checks, same), c)
+	}
+	r.Notes = append(r.Notes, other.Notes...)
+	r.Command += "`, `" + other.Command
+	r.Took += other.Took
+}
+
 // New describes this machine and this program.
 func New(command []string) *Report {
 	r := &Report{

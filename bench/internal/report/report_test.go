@@ -57,6 +57,30 @@ func TestSaveAndLoad(t *testing.T) {
 	}
 }
 
+// TestMerge: the second run has measured one case again, and another one.
+func TestMerge(t *testing.T) {
+	r, more := example(), New([]string{"replay"})
+	more.Add("fanout", "a & b", "reprise", Sample{Rate: 7})
+	more.Add("replay", "c", "reprise", Sample{Rate: 8})
+	more.Value("value", Rate, Key{"replay", "c", "reprise"}, 0, 9, "s")
+	r.Merge(more)
+	for _, c := range []struct {
+		scenario, name string
+		want           float64
+	}{{"fanout", "a & b", 7}, {"replay", "c", 8}} {
+		if got, _ := r.Find(c.scenario, c.name, "reprise").Median(Rate); got != c.want {
+			t.Errorf("%s: %v, want %v", c.scenario, got, c.want)
+		}
+	}
+	if len(r.Series) != 3 || len(r.Checks) != 4 || r.Checks[3].Value != 8 {
+		t.Errorf("%d series, %+v", len(r.Series), r.Checks)
+	}
+	var doc strings.Builder
+	if r.Text(&doc) != nil || !strings.Contains(doc.String(), "`, `") {
+		t.Error(doc.String())
+	}
+}
+
 // TestWriteDoc writes twice: only what is between the markers changes.
 func TestWriteDoc(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "benchmarks.md")

@@ -165,7 +165,12 @@ const waitLimit = 3 * time.Minute
 
 // wait waits until done is closed.
 func (r *round) wait(what string, done <-chan struct{}) error {
-	limit := time.NewTimer(waitLimit)
+	return r.waitFor(waitLimit, what, done)
+}
+
+// waitFor waits until done is closed, for work that may take longer than others.
+func (r *round) waitFor(patience time.Duration, what string, done <-chan struct{}) error {
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	select {
 	case <-done:
@@ -173,7 +178,7 @@ func (r *round) wait(what string, done <-chan struct{}) error {
 	case err := <-r.failed:
 		return errors.Join(err, r.srv.Alive())
 	case <-limit.C:
-		return fmt.Errorf("waited %v for %s", waitLimit, what)
+		return fmt.Errorf("waited %v for %s", patience, what)
 	case <-r.ctx.Done():
 		return r.ctx.Err()
 	}

@@ -175,6 +175,7 @@ func (r *round) fill(m []load.Membership, each int) error {
 	if left == 0 {
 		return nil
 	}
+	patience := waitLimit + time.Duration(left)*100*time.Microsecond
 	done := make(chan struct{})
 	var clients []load.Client
 	sent := make([]int, len(m))
@@ -211,7 +212,7 @@ func (r *round) fill(m []load.Membership, each int) error {
 			}
 		}
 	})
-	err = r.wait("events to be stored", done)
+	err = r.waitFor(patience, "events to be stored", done)
 	r.pub.Call(func() {
 		for _, c := range clients {
 			c.Close()
