@@ -114,7 +114,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.TLS == nil && !c.Insecure {
 		for _, address := range c.Addresses {
-			if !isLoopback(address) {
+			if !IsLoopback(address) {
 				return c, fmt.Errorf("reprise: plaintext to %q would show the token to the network: set Config.TLS, or Config.Insecure if that is meant", address)
 			}
 		}
@@ -140,8 +140,9 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// isLoopback reports whether a gRPC target surely stays on this machine.
-func isLoopback(target string) bool {
+// IsLoopback reports whether a gRPC target surely stays on this machine: New
+// allows plaintext to such addresses without Config.Insecure.
+func IsLoopback(target string) bool {
 	if strings.HasPrefix(target, "unix:") {
 		return true
 	}

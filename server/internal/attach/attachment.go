@@ -106,8 +106,8 @@ func (a *Attachment) Err() error {
 	return a.err
 }
 
-// WhenDone has f called once when Done is closed, with what Err says: at once if
-// it is already, and not at all after Close. nil: nobody. f may
+// WhenDone has f, unless it is nil, called once when Done is closed, with what
+// Err says: at once if it is closed already, and not at all after Close. f may
 // block while the client takes nothing.
 func (a *Attachment) WhenDone(f func(error)) {
 	a.mu.Lock()

@@ -193,7 +193,7 @@ func (at *attaching) rooms(ctx context.Context) error {
 	at.version = version
 	at.gained = make(map[string]bool)
 	mine := make(map[string]bool, len(memberships))
-	places := make([]place, 0, len(memberships)) // at once: they stay together
+	places := make([]place, 0, len(memberships)) // together, and pointed to: never to grow
 	for _, ur := range memberships {
 		if fault.Broken(fault.ForgetRooms) && ur.Version > at.seen && at.stored != nil {
 			continue

@@ -61,11 +61,11 @@ func (s *Service) Connect(in grpc.BidiStreamingServer[reprisev1.ClientFrame, rep
 	if err != nil {
 		return s.fail(ctx, err)
 	}
-	late := firstFrameRefusal(fmt.Sprintf("no frame came within %v", s.opts.FirstFrame))
-	timeout := time.AfterFunc(s.opts.FirstFrame, func() { end(late) })
+	late := func() error { return firstFrameRefusal(fmt.Sprintf("no frame came within %v", s.opts.FirstFrame)) }
+	timeout := time.AfterFunc(s.opts.FirstFrame, func() { end(late()) })
 	first, err := in.Recv()
 	if !timeout.Stop() {
-		return late
+		return late()
 	}
 	a, err := s.attachFirst(ctx, in, first, err)
 	if err != nil {

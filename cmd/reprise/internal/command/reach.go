@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -23,7 +22,7 @@ func (f *clientFlags) tls() (*tls.Config, error) {
 		return nil, errors.New("--plaintext uses no certificates: leave it out, or --ca-cert")
 	case f.plaintext:
 		return nil, nil //nolint:nilnil // as in net/http: nil is a configuration
-	case f.caCert == "" && allLoopback(f.servers):
+	case f.caCert == "" && !slices.ContainsFunc(f.servers, func(s string) bool { return !reprise.IsLoopback(s) }):
 		return nil, nil //nolint:nilnil // likewise
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
@@ -39,19 +38,6 @@ func (f *clientFlags) tls() (*tls.Config, error) {
 		return nil, fmt.Errorf("--ca-cert: there is no certificate in %s: it must be PEM, with BEGIN CERTIFICATE", f.caCert)
 	}
 	return cfg, nil
-}
-
-func allLoopback(addresses []string) bool {
-	for _, address := range addresses {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return true // no address at all, which reach says better
-		}
-		if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-			return false
-		}
-	}
-	return true
 }
 
 // reach fails if nobody serves at any of the addresses, and puts first the one

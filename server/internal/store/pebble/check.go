@@ -227,11 +227,17 @@ func (c *checker) scan(prefix []byte, p Problem, f func(key, value []byte)) (who
 	return err == nil, nil
 }
 
-// cause returns what an error of Pebble says, and remembers it. The lines below
-// the first are for Pebble's own tools.
+// cause is firstLine, remembered.
 func (c *checker) cause(err error) string {
-	s, _, _ := strings.Cut(err.Error(), "\n")
+	s := firstLine(err)
 	c.causes[s] = true
+	return s
+}
+
+// firstLine returns what an error of Pebble says to people: the lines below are
+// for Pebble's own tools.
+func firstLine(err error) string {
+	s, _, _ := strings.Cut(err.Error(), "\n")
 	return s
 }
 

@@ -384,9 +384,8 @@ func (c *checker) unknown(from, to []byte) error {
 	// Between the kinds of records there is nothing of which it could be said
 	// what is missing: a block that was found damaged already need not be named
 	// again for each of these ranges.
-	known := len(c.causes)
-	if cause := c.cause(err); len(c.causes) > known {
-		c.found(Problem{Detail: "what may be between the records cannot be read: " + cause})
+	if !c.causes[firstLine(err)] {
+		c.found(Problem{Detail: "what may be between the records cannot be read: " + c.cause(err)})
 	}
 	return nil
 }

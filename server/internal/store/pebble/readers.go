@@ -38,13 +38,18 @@ func newReaders() *readers {
 	return r
 }
 
-// run returns what look returns. look only reads: it must wait for nobody, nor
-// call run.
-func (r *readers) run(look func() error) error {
+// run returns what look returns, or ctx's error if ctx ends while all readers
+// are busy. look only reads: it must wait for nobody, nor call run.
+func (r *readers) run(ctx context.Context, look func() error) error {
 	j := r.idle.Get().(*job)
 	j.look = look
-	r.jobs <- j
-	err := <-j.err
+	var err error
+	select {
+	case r.jobs <- j:
+		err = <-j.err // soon; until then look's variables are the reader's
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	j.look = nil
 	r.idle.Put(j)
 	return err
@@ -63,5 +68,5 @@ func (s *Store) look(ctx context.Context, f func(*view) error) error {
 		return err
 	}
 	defer s.release(v)
-	return s.readers.run(func() error { return f(v) })
+	return s.readers.run(ctx, func() error { return f(v) })
 }
