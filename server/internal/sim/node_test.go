@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/reprise-chat/reprise/server"
+	"github.com/reprise-chat/reprise/server/internal/store/crashfs"
 	"github.com/reprise-chat/reprise/server/internal/store/pebble"
 )
 
@@ -20,7 +21,7 @@ type node struct {
 	t    *testing.T
 	net  *network
 	opts server.Options
-	fs   *vfs.MemFS
+	fs   *crashfs.FS
 	srv  *server.Server
 	done chan error // of Serve
 }
@@ -28,7 +29,7 @@ type node struct {
 func newNode(t *testing.T, n *network, o server.Options) *node {
 	o.Logger = slog.New(slog.DiscardHandler)
 	o.Hosts = []string{"sim"}
-	return &node{t: t, net: n, opts: o, fs: vfs.NewCrashableMem()}
+	return &node{t: t, net: n, opts: o, fs: crashfs.New()}
 }
 
 func (n *node) start() {

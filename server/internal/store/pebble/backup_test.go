@@ -19,6 +19,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
+	"github.com/reprise-chat/reprise/server/internal/store/crashfs"
 )
 
 // TestBackupLive copies a store again and again while all of its rooms are
@@ -223,8 +224,8 @@ func TestBackupFullDisk(t *testing.T) {
 // each write of the copy: what it leaves is refused, and is never taken for a
 // store that has less.
 func TestBackupHalf(t *testing.T) {
-	mem := vfs.NewCrashableMem()
-	var left []*vfs.MemFS
+	mem := crashfs.New()
+	var left []*crashfs.FS
 	o := options(t)
 	o.FS = errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if !strings.HasPrefix(op.Path, "copy.partial") || op.Kind != errorfs.OpFileWrite {

@@ -23,6 +23,7 @@ import (
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/event"
 	"github.com/reprise-chat/reprise/server/internal/store"
+	"github.com/reprise-chat/reprise/server/internal/store/crashfs"
 )
 
 // change appends the event of a membership that begins or ends.
@@ -75,9 +76,9 @@ func populate(tb testing.TB, s *Store, round int) {
 // directory makes a data directory in memory that has been opened several
 // times, so that it has tables and a log, and in which events were trimmed. A
 // crashed one was not closed. ever has all events there have been.
-func directory(tb testing.TB, crashed bool) (mem *vfs.MemFS, dir string, ever map[string]string) {
+func directory(tb testing.TB, crashed bool) (mem *crashfs.FS, dir string, ever map[string]string) {
 	tb.Helper()
-	mem, dir = vfs.NewCrashableMem(), "data"
+	mem, dir = crashfs.New(), "data"
 	ever = make(map[string]string)
 	o := options(tb)
 	o.FS = mem
@@ -313,7 +314,7 @@ func TestCheckFindsDisagreement(t *testing.T) {
 	}
 }
 
-func rewrite(t *testing.T, mem *vfs.MemFS, dir string, pairs map[string][]byte) {
+func rewrite(t *testing.T, mem *crashfs.FS, dir string, pairs map[string][]byte) {
 	t.Helper()
 	d, err := db.Open(dir, &db.Options{FS: mem, FormatMajorVersion: db.FormatNewest, Logger: quiet{}})
 	if err != nil {

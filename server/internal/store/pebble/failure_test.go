@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
+	"github.com/reprise-chat/reprise/server/internal/store/crashfs"
 	"github.com/reprise-chat/reprise/server/internal/store/storetest"
 )
 
@@ -116,7 +117,7 @@ func TestP1_FailedSync(t *testing.T) {
 
 func failSync(t *testing.T, n uint64) {
 	t.Helper()
-	mem := vfs.NewCrashableMem()
+	mem := crashfs.New()
 	var broken atomic.Bool
 	injector := errorfs.InjectorFunc(func(op errorfs.Op) error {
 		isSync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo

@@ -17,6 +17,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/reprise-chat/reprise/server/internal/store/crashfs"
 )
 
 // faultEvery is which operations TestP1_DiskFaults fails: every n-th.
@@ -136,9 +138,9 @@ func TestOpenFullDisk(t *testing.T) {
 }
 
 // faultBase is a directory after a crash, with tables and a log.
-func faultBase(t *testing.T) *vfs.MemFS {
+func faultBase(t *testing.T) *crashfs.FS {
 	t.Helper()
-	mem := vfs.NewCrashableMem()
+	mem := crashfs.New()
 	o := options(t)
 	o.FS = mem
 	s := mustOpen(t, "data", o)
@@ -161,7 +163,7 @@ type faultRun struct {
 	t     *testing.T
 	fault diskFault
 	at    int64 // the first operation that fails; 0: none
-	mem   *vfs.MemFS
+	mem   *crashfs.FS
 	out   lockedBuffer
 
 	// Of the fault.
@@ -172,7 +174,7 @@ type faultRun struct {
 	enough   chan struct{} // closed when it has hit so often that it may be lifted
 	once     sync.Once
 	once2    sync.Once
-	cuts     []*vfs.MemFS // what may be left
+	cuts     []*crashfs.FS // what may be left
 
 	// What came of it.
 	openErr error
@@ -244,7 +246,7 @@ func (r *faultRun) die() {
 }
 
 // clone is the disk after the loss of power.
-func (r *faultRun) clone(percent int) *vfs.MemFS {
+func (r *faultRun) clone(percent int) *crashfs.FS {
 	return r.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(rand.Uint64(), 1))})
 }
 
@@ -286,7 +288,7 @@ func (r *faultRun) options(fs vfs.FS) Options {
 	return o
 }
 
-func runFault(t *testing.T, base *vfs.MemFS, f diskFault, at int64, forever bool) *faultRun {
+func runFault(t *testing.T, base *crashfs.FS, f diskFault, at int64, forever bool) *faultRun {
 	t.Helper()
 	r := &faultRun{
 		t: t, fault: f, at: at, forever: forever, enough: make(chan struct{}), died: make(chan struct{}),
@@ -350,7 +352,7 @@ func (r *faultRun) after() {
 }
 
 // restart opens the directory on a disk that is well.
-func (r *faultRun) restart(left *vfs.MemFS) {
+func (r *faultRun) restart(left *crashfs.FS) {
 	o := options(r.t)
 	o.FS, o.Reserve = left, -1
 	s, err := Open("data", o)

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
+	"github.com/reprise-chat/reprise/server/internal/store/crashfs"
 )
 
 // rewriteFile replaces a file.
@@ -91,8 +92,8 @@ func TestP1_DamagedManifest(t *testing.T) {
 // and everything acknowledged is there.
 func TestP1_TornManifest(t *testing.T) {
 	t.Parallel()
-	mem := vfs.NewCrashableMem()
-	type cut struct{ synced, all *vfs.MemFS }
+	mem := crashfs.New()
+	type cut struct{ synced, all *crashfs.FS }
 	var mu sync.Mutex
 	var first *cut // at the first sync of the list since it was nil
 	o := options(t)

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
+	"github.com/reprise-chat/reprise/server/internal/store/crashfs"
 	"github.com/reprise-chat/reprise/server/internal/store/storetest"
 )
 
@@ -58,7 +59,7 @@ func onDisk(tb testing.TB) storetest.Harness {
 // that was not synced to be there afterwards.
 func inMemory(tb testing.TB, o Options, percent int) storetest.Harness {
 	tb.Helper()
-	fs := vfs.NewCrashableMem()
+	fs := crashfs.New()
 	rng := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	o.FS = fs
 	const dir = "none/of/these/exists" // so that each must be made durable
