@@ -33,6 +33,7 @@ type Conn struct {
 	stands  bool
 	paused  bool
 	closed  bool
+	watched uint32 // the events that epoll tells of
 }
 
 // Loop returns the loop that the connection belongs to.
@@ -79,7 +80,12 @@ func (c *Conn) ready(events uint32) {
 		c.blocked = false
 		c.write()
 	}
-	if !c.closed && !c.paused && events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	const over = unix.EPOLLHUP | unix.EPOLLERR
+	switch {
+	case c.closed:
+	case c.paused && events&over != 0: // told whether asked for or not, again and again
+		c.fail(fmt.Errorf("lean: paused: %w", io.ErrUnexpectedEOF))
+	case !c.paused && events&(unix.EPOLLIN|over) != 0:
 		c.read()
 	}
 }
@@ -94,12 +100,12 @@ func (c *Conn) connected() bool {
 		return false
 	}
 	c.stands = true
-	c.watch()
 	c.wire.Connected(c)
 	return !c.closed
 }
 
-// watch asks for the events that matter now.
+// watch asks for the events that matter now, and for no others: a socket that
+// takes bytes is ready to take more, so a loop that is told of it never sleeps.
 func (c *Conn) watch() {
 	if c.closed || c.fd < 0 {
 		return
@@ -111,13 +117,16 @@ func (c *Conn) watch() {
 	if c.blocked || !c.stands {
 		e.Events |= unix.EPOLLOUT
 	}
+	if e.Events == c.watched {
+		return
+	}
+	c.watched = e.Events
 	if err := unix.EpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, &e); err != nil {
 		panic(err) // both descriptors are ours
 	}
 }
 
 func (c *Conn) write() {
-	was := c.blocked
 	for len(c.out) > 0 {
 		n, err := unix.Write(c.fd, c.out)
 		if errors.Is(err, unix.EAGAIN) {
@@ -133,9 +142,7 @@ func (c *Conn) write() {
 	if len(c.out) == 0 {
 		c.out = nil // an idle connection keeps nothing
 	}
-	if was || c.blocked {
-		c.watch()
-	}
+	c.watch()
 }
 
 // read takes what the socket has, at most a buffer full: the others have their

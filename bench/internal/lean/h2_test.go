@@ -283,3 +283,19 @@ func TestCloseEndsAll(t *testing.T) {
 	l.Do(func() { t.Error("a closed loop runs things") })
 	l.Call(func() { t.Error("a closed loop runs things") })
 }
+
+// TestIdle has a loop with an idle connection sleep: one that is told again and
+// again that a socket would take bytes keeps a processor from the server.
+func TestIdle(t *testing.T) {
+	l, on := newLoop(t), newListener()
+	s := begin(t, l, serve(t, echo), Generous, on)
+	l.Do(func() { s.Send(encode([]byte("hello")), false) })
+	receive(t, on.messages)
+	var before, after int
+	l.Call(func() { before = l.turns })
+	time.Sleep(100 * time.Millisecond)
+	l.Call(func() { after = l.turns })
+	if after-before > 10 { // the Call, and what the server says by itself
+		t.Errorf("%d turns in a tenth of a second", after-before)
+	}
+}

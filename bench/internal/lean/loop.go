@@ -39,6 +39,7 @@ type Loop struct {
 	armed  time.Time // what the timer is set to; zero: not set
 	buf    []byte
 	ending bool
+	turns  int // how often something was to be done
 }
 
 // NewLoop starts a loop.
@@ -129,6 +130,7 @@ func (l *Loop) run() {
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(err) // a descriptor of ours is not one
 		}
+		l.turns++
 		for _, e := range events[:max(n, 0)] {
 			l.handle(e)
 		}
@@ -228,7 +230,8 @@ func (l *Loop) Dial(addr netip.AddrPort, w Wire) *Conn {
 		return c
 	}
 	c.blocked = true // until connected
-	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT, Fd: int32(fd)}); err != nil {
+	c.watched = unix.EPOLLIN | unix.EPOLLOUT
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: c.watched, Fd: int32(fd)}); err != nil {
 		panic(err)
 	}
 	return c
