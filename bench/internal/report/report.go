@@ -35,6 +35,7 @@ const (
 	Start     Metric = "start-up ms"          // from exec until it listens
 	Probe     Metric = "probe p99 ms"         // of the others, while something happens
 	ProbeBase Metric = "probe p99 ms, before" // of the others, before that
+	Crowd     Metric = "crowd p99 ms"         // of those who are the something
 )
 
 // Sample is one round of one server in one case.

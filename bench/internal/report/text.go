@@ -14,7 +14,7 @@ import (
 // order is the order of metrics in tables; those that a series lacks are left
 // out.
 var order = []Metric{
-	Rate, Seconds, P50, P99, P999, MaxMedian, Attempts, Probe, ProbeBase, CPU, Allocs, Attach, Start, PerConn, RSS,
+	Rate, Seconds, P50, P99, P999, MaxMedian, Attempts, Probe, ProbeBase, Crowd, CPU, Allocs, Attach, Start, PerConn, RSS,
 }
 
 // number writes a figure with three digits that matter.

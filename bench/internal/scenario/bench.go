@@ -79,10 +79,12 @@ type round struct {
 	target load.Target
 	srv    *proc.Server
 	dir    string
-	// loop has the subscribers; pub, which has a thread of its own, whoever
-	// must keep time.
-	loop, pub *lean.Loop
-	failed    chan error
+	// Threads: loop has the subscribers; probing those of a probe, who must not
+	// wait until a crowd of others has read; pub whoever must keep time.
+	loop, probing, pub *lean.Loop
+	failed             chan error
+	// crowd has what a crowd waits, if it is measured; owned by loop's thread.
+	crowd *hdrhistogram.Histogram
 }
 
 // each runs a case: its rounds, and in each the targets in turn.
@@ -128,14 +130,12 @@ func (b *Bench) once(ctx context.Context, t load.Target, measure func(*round) (r
 		return nil, err
 	}
 	defer func() { r.srv.Kill() }() // not the one it is now: it may be restarted
-	if r.loop, err = lean.NewLoop(); err != nil {
-		return nil, err
+	for _, l := range []**lean.Loop{&r.loop, &r.probing, &r.pub} {
+		if *l, err = lean.NewLoop(); err != nil {
+			return nil, err
+		}
+		defer (*l).Close()
 	}
-	defer r.loop.Close()
-	if r.pub, err = lean.NewLoop(); err != nil {
-		return nil, err
-	}
-	defer r.pub.Close()
 	s, err := measure(r)
 	if err == nil {
 		err = r.srv.Alive()

@@ -14,7 +14,11 @@ import (
 // they wait without it.
 func (b *Bench) Cliff(ctx context.Context) error {
 	for _, c := range cliffs {
-		err := b.each(ctx, "cliff", c.name, []load.Target{b.reprise()}, func(r *round) (report.Sample, error) {
+		targets := []load.Target{b.reprise()}
+		if c.bare {
+			targets = append(targets, load.Bare{}, load.Bare{Pebble: true})
+		}
+		err := b.each(ctx, "cliff", c.name, targets, func(r *round) (report.Sample, error) {
 			return r.cliff(c.begin)
 		})
 		if err != nil {
@@ -33,16 +37,17 @@ func (b *Bench) Cliff(ctx context.Context) error {
 }
 
 // cliffs are the extremes. begin returns when it is there, and it goes on until
-// the round ends.
+// the round ends. bare: what bare servers make of it says how high the cliff is.
 var cliffs = []struct {
 	name  string
 	begin func(*round, *probe) error
+	bare  bool
 }{
-	{"a user with 1,000 rooms that are busy", (*round).manyRooms},
-	{"5,000 attachments", (*round).manyAttachments},
-	{"a room with 5,000 subscribers and an event a second", (*round).largeRoom},
-	{"an event of 64 KiB every 100 ms", (*round).largeEvents},
-	{"a reader that is stalled", (*round).stalledReader},
+	{name: "a user with 1,000 rooms that are busy", begin: (*round).manyRooms},
+	{name: "5,000 attachments", begin: (*round).manyAttachments},
+	{name: "a room with 5,000 subscribers and an event a second", begin: (*round).largeRoom, bare: true},
+	{name: "an event of 64 KiB every 100 ms", begin: (*round).largeEvents},
+	{name: "a reader that is stalled", begin: (*round).stalledReader},
 }
 
 func (r *round) cliff(begin func(*round, *probe) error) (report.Sample, error) {
@@ -66,6 +71,9 @@ func (r *round) cliff(begin func(*round, *probe) error) (report.Sample, error) {
 		return nil, err
 	}
 	s[report.ProbeBase], s[report.Probe] = before[report.P99], s[report.P99]
+	if r.crowd != nil {
+		r.loop.Call(func() { s[report.Crowd] = ms(r.crowd, 99) })
+	}
 	return s, nil
 }
 
@@ -74,9 +82,12 @@ func (r *round) counting(rooms int) func(int) load.On {
 	return func(int) load.On {
 		c := load.NewCounter(rooms)
 		return load.On{Event: func(room int, body []byte) error {
-			number, _, err := load.ParseBody(body)
+			number, at, err := load.ParseBody(body)
 			if err == nil {
 				err = c.Add(room, number)
+			}
+			if r.crowd != nil {
+				record(r.crowd, time.Since(at))
 			}
 			return err
 		}}
@@ -134,6 +145,7 @@ func (r *round) manyAttachments(*probe) error {
 }
 
 func (r *round) largeRoom(p *probe) error {
+	r.crowd = histogram()
 	if err := r.manyAttachments(p); err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ type probe struct {
 	*round
 	publisher   load.Client
 	subscribers uint64
-	took        *hdrhistogram.Histogram // owned by the loop's thread
+	took        *hdrhistogram.Histogram // owned by probing's thread
 	delivered   uint64                  // the same
 	expected    uint64
 	done        chan struct{}
@@ -95,7 +95,7 @@ func (r *round) newProbe(room string, subscribers int) (*probe, error) {
 		return nil, err
 	}
 	p := &probe{round: r, subscribers: uint64(subscribers), took: histogram()}
-	if _, err := r.attach(r.loop, m, load.Config{ReadOnly: true}, p.on); err != nil {
+	if _, err := r.attach(r.probing, m, load.Config{ReadOnly: true}, p.on); err != nil {
 		return nil, err
 	}
 	clients, err := r.attach(r.pub, publisher, load.Config{Deaf: true}, func(int) load.On {
@@ -136,7 +136,7 @@ func (p *probe) on(int) load.On {
 func (p *probe) run(rate int, d time.Duration) (report.Sample, error) {
 	events := max(1, int(d.Seconds()*float64(rate)))
 	deliveries := uint64(events) * p.subscribers
-	p.loop.Call(func() {
+	p.probing.Call(func() {
 		p.took.Reset()
 		p.delivered, p.expected, p.done = 0, deliveries, make(chan struct{})
 	})
@@ -148,7 +148,7 @@ func (p *probe) run(rate int, d time.Duration) (report.Sample, error) {
 		return nil, err
 	}
 	s := u.sample(deliveries)
-	p.loop.Call(func() { quantiles(s, p.took) })
+	p.probing.Call(func() { quantiles(s, p.took) })
 	return s, nil
 }
 
@@ -169,7 +169,7 @@ func (p *probe) tick(loop *lean.Loop, began time.Time, rate, sent, events int) {
 // burst publishes events of that size at once, and waits until they were
 // delivered.
 func (p *probe) burst(events, size int) error {
-	p.loop.Call(func() {
+	p.probing.Call(func() {
 		p.delivered, p.expected, p.done = 0, uint64(events)*p.subscribers, make(chan struct{})
 	})
 	p.pub.Do(func() {

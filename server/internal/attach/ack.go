@@ -62,7 +62,7 @@ func (a *Attachment) Acknowledge(ps []Acked) error {
 	for i, at := range places {
 		at.ackLocked(moved[i].Offset)
 	}
-	if l, push := a.scheduleLocked(patient); push { // the window may have opened
+	if l, push := a.scheduleLocked(prompt); push { // the window may have opened
 		defer a.push(l, push)
 	}
 	return nil

@@ -56,11 +56,11 @@ type Attachment struct {
 	// Guarded by mu.
 	mu         sync.Mutex
 	started    bool
-	scheduled  bool    // wants a turn or is having one
-	turning    bool    // having one
-	inQueue    [2]bool // in the pool's queues, by lane
-	finished   bool    // done is closed
-	released   bool    // rooms and timers have been given back
+	scheduled  bool            // wants a turn or is having one
+	turning    bool            // having one
+	inQueue    [laneCount]bool // in the pool's lanes
+	finished   bool            // done is closed
+	released   bool            // rooms and timers have been given back
 	err        error
 	whenDone   func(error)
 	places     []*place // by room name
@@ -294,11 +294,12 @@ func (a *Attachment) release() {
 	}
 }
 
-// enqueue puts a place whose queued flag was just set on the list of news.
-func (a *Attachment) enqueue(p *place) {
+// enqueue puts a place whose queued flag was just set on the list of news, and
+// the attachment in a lane.
+func (a *Attachment) enqueue(p *place, l lane) {
 	a.mu.Lock()
 	a.news.push(p)
-	l, push := a.scheduleLocked(patient)
+	l, push := a.scheduleLocked(l)
 	a.mu.Unlock()
 	a.push(l, push)
 }
@@ -308,7 +309,7 @@ func (a *Attachment) enqueue(p *place) {
 // the readers of a crowded room have their turn: it overtakes the attachment's
 // own place among them.
 func (a *Attachment) scheduleLocked(l lane) (lane, bool) {
-	if !a.started || a.released || a.turning || a.scheduled && (l == patient || a.inQueue[urgent]) {
+	if !a.started || a.released || a.turning || a.scheduled && slices.Contains(a.inQueue[l:], true) {
 		return 0, false
 	}
 	a.scheduled = true

@@ -136,7 +136,7 @@ func (m *Manager) Find(ctx context.Context, user, id string, attach uint64) (*At
 func (a *Attachment) begin() {
 	a.mu.Lock()
 	a.started = true
-	l, push := a.scheduleLocked(patient)
+	l, push := a.scheduleLocked(prompt)
 	a.mu.Unlock()
 	a.push(l, push)
 	a.beat(a.m.opts.Heartbeat)

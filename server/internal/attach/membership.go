@@ -30,7 +30,7 @@ func (a *Attachment) apply(c change) error {
 		Room: c.room, Reason: reprisev1.RoomClosed_REASON_LEFT, By: c.By, Offset: c.Offset,
 	}}
 	a.mu.Unlock()
-	p.Wake()
+	p.Wake(1)
 	return nil
 }
 
@@ -77,7 +77,7 @@ func (a *Attachment) open(name string, joined uint64) error {
 	if err == nil {
 		err = a.stream.Send(f)
 	}
-	a.enqueue(p)
+	a.enqueue(p, prompt)
 	return err
 }
 

@@ -59,9 +59,9 @@ type piece struct {
 const maxPieces = 32
 
 // Wake implements room.Subscriber.
-func (p *place) Wake() {
+func (p *place) Wake(readers int) {
 	if p.queued.CompareAndSwap(false, true) {
-		p.a.enqueue(p)
+		p.a.enqueue(p, laneOf(readers))
 	}
 }
 

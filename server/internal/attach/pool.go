@@ -18,55 +18,18 @@ const stuckAfter = 5 * time.Millisecond
 // a goroutine each and hold up nobody.
 type Pool struct {
 	start   time.Time
+	size    int // workers that are not stuck
 	workers sync.WaitGroup
 	watcher sync.WaitGroup
 
 	mu     sync.Mutex
 	ready  *sync.Cond
-	queues [2]queue // by lane; an attachment is in each at most once
-	ahead  int      // urgent turns since the last patient one
-	idle   int      // workers that wait
+	lanes  lanes
+	rest   *time.Timer // ends a rest of the patient lane
+	idle   int         // workers that wait
 	active map[*worker]struct{}
 	watch  *sync.Cond // the watcher waits here while active is empty
 	closed bool
-}
-
-// lane is one of the pool's queues.
-type lane int
-
-const (
-	// patient is for events: the readers of a crowded room fill it.
-	patient lane = iota
-	// urgent is for answers and control frames, which nobody should await
-	// behind a thousand others.
-	urgent
-)
-
-// maxAhead is how many urgent turns may come before a patient one.
-const maxAhead = 4
-
-// queue is first in, first out.
-type queue struct {
-	items []*Attachment
-	first int // index of the oldest
-}
-
-func (q *queue) len() int { return len(q.items) - q.first }
-
-func (q *queue) push(a *Attachment) {
-	if q.first > len(q.items)/2 { // amortised: at most one move an element
-		n := copy(q.items, q.items[q.first:])
-		clear(q.items[n:])
-		q.items, q.first = q.items[:n], 0
-	}
-	q.items = append(q.items, a)
-}
-
-func (q *queue) pop() *Attachment {
-	a := q.items[q.first]
-	q.items[q.first] = nil
-	q.first++
-	return a
 }
 
 // worker is one goroutine's record.
@@ -76,13 +39,16 @@ type worker struct {
 	since atomic.Int64
 	// replaced is guarded by Pool.mu.
 	replaced bool
+	// little: its last turn was a patient one, and sent little. Its own.
+	little bool
 }
 
 // NewPool starts a pool. Close it.
 func NewPool() *Pool {
-	p := &Pool{start: time.Now(), active: make(map[*worker]struct{})}
+	p := &Pool{start: time.Now(), size: runtime.GOMAXPROCS(0), active: make(map[*worker]struct{})}
 	p.ready, p.watch = sync.NewCond(&p.mu), sync.NewCond(&p.mu)
-	for range runtime.GOMAXPROCS(0) {
+	p.rest = time.AfterFunc(restFor, p.endRest)
+	for range p.size {
 		p.workers.Go(p.work)
 	}
 	p.watcher.Go(p.replaceStuck)
@@ -93,6 +59,8 @@ func NewPool() *Pool {
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
+	p.rest.Stop()
+	p.lanes.resting = false
 	p.ready.Broadcast()
 	p.watch.Broadcast()
 	p.mu.Unlock()
@@ -103,7 +71,7 @@ func (p *Pool) Close() {
 // push puts a into a lane. The caller has made sure that it is not there.
 func (p *Pool) push(a *Attachment, l lane) {
 	p.mu.Lock()
-	p.queues[l].push(a)
+	p.lanes.push(a, l)
 	wake := p.idle > 0
 	p.mu.Unlock()
 	if wake {
@@ -111,11 +79,12 @@ func (p *Pool) push(a *Attachment, l lane) {
 	}
 }
 
-// Busy reports whether attachments wait to send events.
-func (p *Pool) Busy() bool {
+// Busy reports whether attachments wait to send events, which those of a room
+// with so many readers would have to wait for.
+func (p *Pool) Busy(readers int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.queues[patient].len() > 0
+	return p.lanes.behind(laneOf(readers)) > 0
 }
 
 func (p *Pool) work() {
@@ -125,10 +94,15 @@ func (p *Pool) work() {
 		if a == nil {
 			return
 		}
-		again := a.turn(l)
+		sent, again := a.turn(l)
 		w.since.Store(0)
 		if again {
-			p.push(a, patient)
+			p.push(a, l.again())
+		}
+		if w.little = l == patient && sent < littleBytes; w.little {
+			// The transport writes first: five thousand streams with something to
+			// write are a queue in front of everybody, and hold 32 KiB each.
+			runtime.Gosched()
 		}
 	}
 }
@@ -139,9 +113,12 @@ func (p *Pool) next(w *worker) (*Attachment, lane) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.active, w)
+	if w.little && !p.closed && p.lanes.sentLittle(p.size) {
+		p.rest.Reset(restFor)
+	}
 	for {
 		// A closed pool still gives the turns that were asked for.
-		if p.waitingLocked() && !w.replaced {
+		if p.lanes.ready() && !w.replaced {
 			break
 		}
 		if p.closed || w.replaced {
@@ -151,8 +128,7 @@ func (p *Pool) next(w *worker) (*Attachment, lane) {
 		p.ready.Wait()
 		p.idle--
 	}
-	l := p.laneLocked()
-	a := p.queues[l].pop()
+	a, l := p.lanes.pop()
 	w.since.Store(int64(time.Since(p.start)) | 1)
 	if len(p.active) == 0 {
 		p.watch.Signal()
@@ -161,16 +137,12 @@ func (p *Pool) next(w *worker) (*Attachment, lane) {
 	return a, l
 }
 
-func (p *Pool) waitingLocked() bool { return p.queues[patient].len()+p.queues[urgent].len() > 0 }
-
-// laneLocked chooses whose turn it is, of those that wait.
-func (p *Pool) laneLocked() lane {
-	if p.queues[urgent].len() > 0 && (p.ahead < maxAhead || p.queues[patient].len() == 0) {
-		p.ahead++
-		return urgent
-	}
-	p.ahead = 0
-	return patient
+// endRest has the patient lane go on.
+func (p *Pool) endRest() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lanes.resting = false
+	p.ready.Broadcast()
 }
 
 // replaceStuck starts a new worker for each one whose turn takes too long. It

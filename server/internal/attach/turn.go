@@ -40,34 +40,36 @@ func (a *Attachment) take(s step) (int, error) {
 	}
 }
 
-// turn sends what there is, up to a budget, and reports whether the attachment
-// must be pushed into the patient lane for another turn. A worker of the pool
-// calls it; one at a time. from is the lane that the worker took it out of.
-func (a *Attachment) turn(from lane) (again bool) {
+// turn sends what there is, up to a budget. It returns how many bytes of events
+// that were, and whether the attachment must be pushed for another turn. A
+// worker of the pool calls it; one at a time. from is the lane that the worker
+// took it out of.
+func (a *Attachment) turn(from lane) (sent int, again bool) {
 	a.mu.Lock()
 	a.inQueue[from] = false
 	if !a.scheduled || a.turning { // it had its turn by the other lane
 		a.mu.Unlock()
-		return false
+		return 0, false
 	}
 	a.turning = true
 	a.mu.Unlock()
 	for budget := turnBytes; budget > 0; {
 		s, ok := a.nextStep()
 		if !ok {
-			return false
+			return sent, false
 		}
 		n, err := a.take(s)
 		if err != nil {
 			a.finish(err)
 		}
+		sent += n
 		// A frame costs something beside its bytes.
 		budget -= n + 256
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.turning = false
-	return a.enterLocked(patient)
+	return sent, a.enterLocked(from.again())
 }
 
 // nextStep chooses what to send next. False ends the turn: everything was
@@ -205,7 +207,7 @@ func (a *Attachment) deliver(p *place, maxBytes int) (int, error) {
 		return n, err
 	}
 	if p.cursor.Behind() {
-		p.Wake()
+		p.Wake(1) // which lane is no matter during a turn
 	}
 	return n, nil
 }

@@ -8,9 +8,9 @@ import (
 
 // Subscriber is told when a room it has a cursor in has news.
 type Subscriber interface {
-	// Wake says that the room may have moved. It must not block, may come more
-	// often than needed, and once more after Close.
-	Wake()
+	// Wake says that the room may have moved, to this many readers at once. It
+	// must not block, may come more often than needed, and once more after Close.
+	Wake(readers int)
 }
 
 // Cursor is a reader's place in a room. Init it, then call Next from one

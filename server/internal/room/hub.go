@@ -47,8 +47,8 @@ type Options struct {
 	// OnPublish, if not nil, is told how each publish ended. It must not block.
 	OnPublish func(duplicate bool, err error)
 	// Busy, if not nil, says whether readers that were woken are yet to be
-	// served. It must not block.
-	Busy func() bool
+	// served before those of a room with so many. It must not block.
+	Busy func(readers int) bool
 	// Logger for background work. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -84,7 +84,7 @@ func NewHub(s store.Store, o Options) *Hub {
 		o.TrimEvery = time.Minute
 	}
 	if o.Busy == nil {
-		o.Busy = func() bool { return false }
+		o.Busy = func(int) bool { return false }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -52,9 +52,9 @@ type Room struct {
 	cursors   []*Cursor
 	moving    bool // the hub's waker has the room, and its readers are yet to be woken
 
-	// Owned by the hub's waker: whether the last pass was over a crowd, and
+	// Owned by the hub's waker: over how many readers the last pass was, and
 	// until when the next one is held.
-	crowded bool
+	readers int
 	due     time.Time
 }
 

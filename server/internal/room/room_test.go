@@ -66,7 +66,7 @@ func publish(ctx context.Context, r *room.Room, text string, fence func() error)
 // news wakes a reader.
 type news chan struct{}
 
-func (n news) Wake() {
+func (n news) Wake(int) {
 	select {
 	case n <- struct{}{}:
 	default:

@@ -21,8 +21,8 @@ const (
 // that commits: an event must not wait until the thousand readers of another
 // one were told, and many events in a row are told as one.
 type waker struct {
-	busy   func() bool   // Options.Busy
-	signal chan struct{} // capacity 1: moved was empty
+	busy   func(readers int) bool // Options.Busy
+	signal chan struct{}          // capacity 1: moved was empty
 
 	mu    sync.Mutex
 	moved []*Room // each at most once: those with their moving set and not in held
@@ -32,7 +32,7 @@ type waker struct {
 	readers []*Cursor
 }
 
-func newWaker(busy func() bool) *waker {
+func newWaker(busy func(int) bool) *waker {
 	return &waker{busy: busy, signal: make(chan struct{}, 1)}
 }
 
@@ -63,7 +63,7 @@ func (w *waker) run(ctx context.Context) {
 		w.moved = spare[:0]
 		w.mu.Unlock()
 		for _, r := range rooms {
-			if r.crowded && w.busy() {
+			if r.readers >= crowd && w.busy(r.readers) {
 				r.due = time.Now().Add(holdFor)
 				w.held = append(w.held, r)
 				continue
@@ -100,8 +100,8 @@ func (w *waker) pass(r *Room) {
 	w.readers = append(w.readers[:0], r.cursors...)
 	r.mu.Unlock()
 	for _, c := range w.readers {
-		c.sub.Wake()
+		c.sub.Wake(len(w.readers))
 	}
-	r.crowded = len(w.readers) >= crowd
+	r.readers = len(w.readers)
 	clear(w.readers)
 }
