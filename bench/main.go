@@ -81,6 +81,7 @@ on a machine that does nothing else.`,
 	flags.StringVar(&o.out, "out", "results", "`directory` for the JSON of each run")
 	flags.StringVar(&o.doc, "doc", "", "also write the figures and plots into this `file`, between its markers")
 	flags.StringVar(&o.client, "client", "lean", "`kind` of subscribers: lean, or sdk for the Go SDK's beside the lean ones")
+	flags.StringVar(&o.bench.Profile, "profile", "", "keep CPU profiles of Reprise in this `directory`, for go tool pprof; the figures are of a server that is profiled")
 	flags.BoolVar(&o.bench.Full, "full", false, "all sizes, and more and longer rounds")
 	flags.IntVar(&o.bench.Rounds, "rounds", 0, "`number` of rounds of each case (default 3, with --full 5)")
 	flags.DurationVar(&o.bench.Duration, "duration", 0, "measure for this `duration` in each round (default 2s, with --full 4s)")
@@ -159,6 +160,14 @@ func (o *options) prepare(cmd *cobra.Command) error {
 	}
 	if o.bench.Body < 32 {
 		return fmt.Errorf("--body %d is too small: an event carries a number and a time, 32 bytes", o.bench.Body)
+	}
+	if o.bench.Profile != "" {
+		if o.doc != "" {
+			return errors.New("--profile slows the server down: measure once more without it for --doc")
+		}
+		if err := os.MkdirAll(o.bench.Profile, 0o755); err != nil { //nolint:gosec // nothing secret
+			return err
+		}
 	}
 	o.bench.Progress = cmd.ErrOrStderr()
 	return proc.RaiseFiles(files)

@@ -33,12 +33,12 @@ func TestRows(t *testing.T) {
 	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
-			out := t.TempDir()
+			out, profiles := t.TempDir(), t.TempDir()
 			root := newRoot([]string{r.name})
 			var stdout, stderr bytes.Buffer
 			root.SetOut(&stdout)
 			root.SetErr(&stderr)
-			root.SetArgs([]string{r.name, "--reprise", command, "--dir", t.TempDir(), "--out", out, "--rounds", "1", "--duration", "200ms", "--scale", "50", "--body", "40"})
+			root.SetArgs([]string{r.name, "--reprise", command, "--dir", t.TempDir(), "--out", out, "--rounds", "1", "--duration", "200ms", "--scale", "50", "--body", "40", "--profile", profiles})
 			if err := root.ExecuteContext(t.Context()); err != nil {
 				t.Fatalf("%v\n%s", err, &stderr)
 			}
@@ -49,6 +49,11 @@ func TestRows(t *testing.T) {
 			saved, err := report.Load(files[0])
 			if err != nil {
 				t.Fatal(err)
+			}
+			// Every measured span has one, unless the server was killed in it.
+			found, err := filepath.Glob(filepath.Join(profiles, r.name+"-*.pb.gz"))
+			if err != nil || len(found) == 0 && r.name != "idle" && r.name != "stalled" {
+				t.Errorf("profiles %v, %v", found, err)
 			}
 			if len(saved.Series) == 0 {
 				t.Error("nothing was measured")

@@ -23,6 +23,8 @@ type Reprise struct {
 	// Limited keeps the limits that protect a server. Otherwise those that a
 	// benchmark is meant to reach are lifted.
 	Limited bool
+	// Profiled has it serve its profiles.
+	Profiled bool
 }
 
 // unlimited lifts the limits of rates, which a single publisher of a benchmark
@@ -43,6 +45,9 @@ func (r Reprise) Start(dir string, port uint16) (*proc.Server, error) {
 	}
 	if !r.Limited {
 		args = append(args, unlimited...)
+	}
+	if r.Profiled {
+		args = append(args, "--pprof", loopback(0))
 	}
 	return proc.Start(r.Path, args...)
 }

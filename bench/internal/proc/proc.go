@@ -72,6 +72,9 @@ type Server struct {
 	Addr netip.AddrPort
 	// HTTP is where its metrics are, as "http://host:port"; may be empty.
 	HTTP string
+	// PProf is where its profiles are, as "http://host:port/debug/pprof/"; may be
+	// empty.
+	PProf string
 	// Took is how long it was from the start of the process until it listened.
 	Took time.Duration
 
@@ -82,7 +85,7 @@ type Server struct {
 }
 
 // Start starts a server, whose first line of output is JSON that says where it
-// listens: {"grpc": "host:port", "http": "http://host:port"}.
+// listens: {"grpc": "host:port", "http": "http://host:port", "pprof": "http://..."}.
 func Start(path string, args ...string) (*Server, error) {
 	s := &Server{cmd: exec.Command(path, args...), stderr: new(tail), ended: make(chan struct{})} //nolint:gosec,noctx // ended by Stop
 	s.cmd.Env = append(os.Environ(), ChildEnv+"=1")
@@ -121,12 +124,12 @@ func Start(path string, args ...string) (*Server, error) {
 }
 
 func (s *Server) listens(line []byte) error {
-	var says struct{ GRPC, HTTP string }
+	var says struct{ GRPC, HTTP, PProf string }
 	if err := json.Unmarshal(line, &says); err != nil {
 		return fmt.Errorf("its first line is %q, not where it listens", line)
 	}
 	addr, err := netip.ParseAddrPort(says.GRPC)
-	s.Addr, s.HTTP = addr, says.HTTP
+	s.Addr, s.HTTP, s.PProf = addr, says.HTTP, says.PProf
 	return err
 }
 
@@ -233,6 +236,23 @@ func RSS(pid int) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("/proc/%d/smaps_rollup has no Rss", pid)
+}
+
+// Profile returns a CPU profile of the next seconds, as runtime/pprof writes it.
+func (s *Server) Profile(ctx context.Context, d time.Duration) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%sprofile?seconds=%d", s.PProf, int(d.Seconds())), nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", request.URL, response.Status)
+	}
+	return io.ReadAll(response.Body)
 }
 
 // metric returns one unlabelled value of the server's metrics, 0 if it is not

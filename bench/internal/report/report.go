@@ -152,7 +152,7 @@ func (r *Report) Merge(other *Report) {
 		r.Checks = append(slices.DeleteFunc(r.Checks, same), c)
 	}
 	r.Notes = append(r.Notes, other.Notes...)
-	r.Command += "`, `" + other.Command
+	r.Command += "; " + other.Command
 	r.Took += other.Took
 }
 

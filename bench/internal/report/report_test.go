@@ -76,7 +76,7 @@ func TestMerge(t *testing.T) {
 		t.Errorf("%d series, %+v", len(r.Series), r.Checks)
 	}
 	var doc strings.Builder
-	if r.Text(&doc) != nil || !strings.Contains(doc.String(), "`, `") {
+	if r.Text(&doc) != nil || !strings.Contains(doc.String(), "; go run . replay") {
 		t.Error(doc.String())
 	}
 }

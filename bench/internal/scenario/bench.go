@@ -40,6 +40,10 @@ type Bench struct {
 	// SDK has clients of the Go SDK beside the lean ones, where a scenario can.
 	SDK bool
 
+	// Profile is a directory for CPU profiles of Reprise, one of each measured
+	// span; "": none are taken.
+	Profile string
+
 	Report *report.Report
 	// Progress gets a line for each round.
 	Progress io.Writer
@@ -70,7 +74,9 @@ func (b *Bench) duration() time.Duration {
 // size scales a size down for tests.
 func (b *Bench) size(n int) int { return max(1, n/max(1, b.Scale)) }
 
-func (b *Bench) reprise() load.Target { return load.Reprise{Path: b.Reprise} }
+func (b *Bench) reprise() load.Target {
+	return load.Reprise{Path: b.Reprise, Profiled: b.Profile != ""}
+}
 
 // round is one server in one case, measured once.
 type round struct {
@@ -79,6 +85,7 @@ type round struct {
 	target load.Target
 	srv    *proc.Server
 	dir    string
+	label  string // scenario and case
 	// Threads: loop has the subscribers; probing those of a probe, who must not
 	// wait until a crowd of others has read; pub whoever must keep time.
 	loop, probing, pub *lean.Loop
@@ -91,7 +98,7 @@ type round struct {
 func (b *Bench) each(ctx context.Context, scenario, name string, targets []load.Target, measure func(*round) (report.Sample, error)) error {
 	for range b.rounds() {
 		for _, t := range targets {
-			s, err := b.once(ctx, t, measure)
+			s, err := b.once(ctx, t, scenario+", "+name, measure)
 			if err != nil {
 				return fmt.Errorf("%s, %s, %s: %w", scenario, name, t.Name(), err)
 			}
@@ -116,13 +123,13 @@ func (b *Bench) inTurn(f func(*Bench) error) error {
 }
 
 // once starts a server, measures, and ends it.
-func (b *Bench) once(ctx context.Context, t load.Target, measure func(*round) (report.Sample, error)) (report.Sample, error) {
+func (b *Bench) once(ctx context.Context, t load.Target, label string, measure func(*round) (report.Sample, error)) (report.Sample, error) {
 	dir, err := os.MkdirTemp(b.Dir, "data-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	r := &round{Bench: b, ctx: ctx, target: t, dir: filepath.Join(dir, "d"), failed: make(chan error, 1)}
+	r := &round{Bench: b, ctx: ctx, target: t, dir: filepath.Join(dir, "d"), label: label, failed: make(chan error, 1)}
 	if err := os.Mkdir(r.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -265,18 +272,19 @@ type usage struct {
 }
 
 // during measures the server while f runs.
-func (r *round) during(f func() error) (usage, error) {
-	var u usage
-	var err error
-	if u.from, err = r.srv.Usage(); err != nil {
-		return u, err
-	}
-	began := time.Now()
-	if err := f(); err != nil {
-		return u, err
-	}
-	u.took = time.Since(began)
-	u.to, err = r.srv.Usage()
+func (r *round) during(f func() error) (u usage, err error) {
+	err = r.profile(func() error {
+		if u.from, err = r.srv.Usage(); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := f(); err != nil {
+			return err
+		}
+		u.took = time.Since(began)
+		u.to, err = r.srv.Usage()
+		return err
+	})
 	return u, err
 }
 

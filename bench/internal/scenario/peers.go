@@ -97,7 +97,7 @@ func (b *Bench) peersFanout(ctx context.Context, subscribers int, targets []load
 func (b *Bench) lossless(ctx context.Context, t load.Target, subscribers int, ahead *int) (report.Sample, error) {
 	const least = 16
 	for {
-		s, err := b.once(ctx, t, func(r *round) (report.Sample, error) { return r.cycles(subscribers, *ahead) })
+		s, err := b.once(ctx, t, fmt.Sprintf("peers, %d subscribers", subscribers), func(r *round) (report.Sample, error) { return r.cycles(subscribers, *ahead) })
 		_, ours := t.(load.Reprise)
 		if err == nil || ours || *ahead <= least || errors.Is(err, errStuck) || ctx.Err() != nil {
 			return s, err

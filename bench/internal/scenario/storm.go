@@ -18,7 +18,7 @@ import (
 func (b *Bench) Storm(ctx context.Context, extra ...load.Target) error {
 	clients := b.size(1000)
 	name := fmt.Sprintf("%d clients", clients)
-	targets := append([]load.Target{load.Reprise{Path: b.Reprise, Limited: true}, load.Bare{}}, extra...)
+	targets := append([]load.Target{load.Reprise{Path: b.Reprise, Limited: true, Profiled: b.Profile != ""}, load.Bare{}}, extra...)
 	err := b.each(ctx, "storm", name, targets, func(r *round) (report.Sample, error) {
 		if _, bare := r.target.(load.Bare); bare {
 			return r.dialAll(clients)

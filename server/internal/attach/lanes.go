@@ -27,11 +27,11 @@ const (
 )
 
 // A crowd whose readers get little each costs a system call for each, a tenth of
-// a second for five thousand of them. Both processors would do nothing else for
-// as long, and whoever else wants something would wait for one: Go looks at the
-// network only when a processor has nothing to run, or every 10 ms. So a long
-// queue is worked off with rests, in which the others have the machine. A room
-// that is busy gives each reader more at a time, and needs none.
+// a second for five thousand of them on two processors. These would do nothing
+// else for as long, and whoever wants something else would wait for one: Go looks
+// at the network only when a processor has nothing to run, or every 10 ms. So a
+// long queue is worked off with rests, in which the others have the machine. A
+// room that is busy gives each reader more at a time, and needs none.
 const (
 	// longQueue is how many attachments must wait for there to be rests: a
 	// thousand are done in less time than anybody notices.

@@ -117,11 +117,11 @@ func TestPoolRests(t *testing.T) {
 			return p.lanes.resting
 		}
 		begin()
-		time.Sleep(restFor - 1)
+		time.Sleep(restFor - time.Nanosecond)
 		if !resting() {
 			t.Error("the rest is too short")
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		if resting() {
 			t.Error("the rest is too long")
 		}

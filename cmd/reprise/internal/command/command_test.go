@@ -58,6 +58,7 @@ func TestUsage(t *testing.T) {
 		{args: "serve --addr :9090", want: "would let other machines in"},
 		{args: "serve --addr 0.0.0.0:9090", want: "Use 127.0.0.1:9090; to reach it from another machine, forward the port: ssh -L 9090:127.0.0.1:9090 HOST."},
 		{args: "serve --http [::]:8080", want: "--http [::]:8080 would let other machines in"},
+		{args: "serve --addr 127.0.0.1:0 --http 127.0.0.1:0 --pprof :6060", want: "--pprof :6060 would let other machines in"},
 		{args: "serve --addr nonsense", want: `--addr "nonsense" is not a host and port`},
 		{args: "serve --drain-timeout 0s", want: "--drain-timeout must be more than 0"},
 		{args: "serve --log-format xml", want: `--log-format "xml" is none of text, json, auto`},

@@ -22,6 +22,7 @@ import (
 type serveFlags struct {
 	addr         string
 	http         string
+	pprof        string
 	dir          string
 	origins      []string
 	keepAge      time.Duration
@@ -57,6 +58,7 @@ second signal exits at once.`,
 	flags := cmd.Flags()
 	flags.StringVar(&f.addr, "addr", "127.0.0.1:9090", "`host:port` for gRPC; port 0 for any free one")
 	flags.StringVar(&f.http, "http", "127.0.0.1:8080", "`host:port` for browsers; port 0 for any free one")
+	flags.StringVar(&f.pprof, "pprof", "", "serve Go's profiles of this process on this `host:port`, for go tool pprof; port 0 for any free one")
 	flags.StringVar(&f.dir, "dir", "reprise-data", "`directory` of the data; made if it is not there")
 	flags.StringSliceVar(&f.origins, "origin", nil, "further web `origin` whose pages may call, like https://chat.example.com")
 	flags.DurationVar(&f.keepAge, "keep-age", 0, "keep events of a room for this `duration`; 0 for ever")
@@ -68,7 +70,7 @@ second signal exits at once.`,
 	flags.StringVar(&f.logFormat, "log-format", "auto", "`format`: text, json, or auto: text on a terminal")
 	flags.BoolVar(&f.asJSON, "json", false, "say where it listens as one line of JSON")
 	f.limitFlags(flags)
-	bindEnvironment(cmd, std.Getenv, "addr", "http", "dir", "origin", "keep-age", "keep-events", "keep-bytes", "trim-every",
+	bindEnvironment(cmd, std.Getenv, "addr", "http", "pprof", "dir", "origin", "keep-age", "keep-events", "keep-bytes", "trim-every",
 		"drain-timeout", "log-level", "log-format",
 		"limit-attaches", "limit-room-publishes", "limit-user-publishes", "limit-user-rooms", "limit-user-sessions")
 	return cmd
@@ -98,6 +100,11 @@ func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 	if err != nil {
 		return err
 	}
+	profiles, err := f.openProfiles(ctx, cmd, log)
+	if err != nil {
+		return errors.Join(err, grpcListener.Close(), httpListener.Close())
+	}
+	defer profiles.close()
 	srv, err := server.New(f.options(log))
 	if err != nil {
 		err = errors.Join(grpcListener.Close(), httpListener.Close(), err)
@@ -109,7 +116,7 @@ func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 	backups := openDoor(f.dir, srv.Backup, log)
 	defer backups.close()
 	context.AfterFunc(ctx, backups.close) // a drain does not wait for a backup
-	if err := f.announce(std, grpcListener.Addr(), httpListener.Addr()); err != nil {
+	if err := f.announce(std, grpcListener.Addr(), httpListener.Addr(), profiles.url()); err != nil {
 		log.Warn("cannot say where this listens", "error", err)
 	}
 	return serve(ctx, srv, grpcListener, httpListener, f.drainTimeout, log)
@@ -208,6 +215,22 @@ func (f *serveFlags) listen(ctx context.Context, cmd *cobra.Command) (grpcListen
 	return grpcListener, httpListener, nil
 }
 
+// openProfiles serves profiles if they are wanted; else nil.
+func (f *serveFlags) openProfiles(ctx context.Context, cmd *cobra.Command, log *slog.Logger) (*profiles, error) {
+	if f.pprof == "" {
+		return nil, nil
+	}
+	address, err := loopback(cmd, "pprof", f.pprof)
+	if err != nil {
+		return nil, err
+	}
+	l, err := listenOn(ctx, "pprof", address)
+	if err != nil {
+		return nil, err
+	}
+	return serveProfiles(l, log), nil
+}
+
 // loopback resolves an address and refuses one that is not on this machine:
 // the only identity there is so far believes whoever calls.
 func loopback(cmd *cobra.Command, flag, address string) (string, error) {
@@ -233,7 +256,7 @@ func listenOn(ctx context.Context, flag, address string) (net.Listener, error) {
 }
 
 // announce says where the server listens and what to try next.
-func (f *serveFlags) announce(std Streams, grpcAddr, httpAddr net.Addr) error {
+func (f *serveFlags) announce(std Streams, grpcAddr, httpAddr net.Addr, profiles string) error {
 	dir, err := filepath.Abs(f.dir)
 	if err != nil {
 		dir = f.dir
@@ -241,10 +264,11 @@ func (f *serveFlags) announce(std Streams, grpcAddr, httpAddr net.Addr) error {
 	page := "http://" + httpAddr.String()
 	if f.asJSON {
 		return writeJSON(std.Out, struct {
-			GRPC string `json:"grpc"`
-			HTTP string `json:"http"`
-			Dir  string `json:"dir"`
-		}{grpcAddr.String(), page, dir})
+			GRPC  string `json:"grpc"`
+			HTTP  string `json:"http"`
+			PProf string `json:"pprof,omitempty"`
+			Dir   string `json:"dir"`
+		}{grpcAddr.String(), page, profiles, dir})
 	}
 	chat := self() + " chat lobby"
 	if grpcAddr.String() != defaultServer {
@@ -254,7 +278,11 @@ func (f *serveFlags) announce(std Streams, grpcAddr, httpAddr net.Addr) error {
 	fmt.Fprintf(&text, "Reprise serves\n\n")
 	fmt.Fprintf(&text, "  gRPC      %s\n", grpcAddr)
 	fmt.Fprintf(&text, "  browsers  %s\n", page)
-	fmt.Fprintf(&text, "  data      %s\n\n", dir)
+	fmt.Fprintf(&text, "  data      %s\n", dir)
+	if profiles != "" {
+		fmt.Fprintf(&text, "  profiles  %s\n", profiles)
+	}
+	fmt.Fprintf(&text, "\n")
 	fmt.Fprintf(&text, "Try next\n\n")
 	fmt.Fprintf(&text, "  %s\n", chat)
 	fmt.Fprintf(&text, "  %s --user bob     # somebody else, in another terminal\n", chat)

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"syscall"
@@ -39,6 +40,43 @@ func TestServeBothDoors(t *testing.T) {
 	response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		t.Error(response.Status)
+	}
+}
+
+// TestServeProfiles looks at a server's profiles, and at what a page could that
+// has a name of its own lead to this machine.
+func TestServeProfiles(t *testing.T) {
+	if h := serveIn(t, t.TempDir(), ""); h.PProf != "" {
+		t.Error("profiles are served unasked at ", h.PProf)
+	}
+	h := serveIn(t, t.TempDir(), "", "--pprof", "127.0.0.1:0")
+	for _, c := range []struct {
+		host, profile string
+		want          int
+	}{
+		{profile: "heap?debug=1", want: http.StatusOK},
+		{profile: "profile?seconds=1", want: http.StatusOK},
+		{host: "localhost:6060", profile: "goroutine", want: http.StatusOK},
+		{host: "attacker.example", profile: "heap", want: http.StatusForbidden},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.PProf+c.profile, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Host = c.host
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil || response.StatusCode != c.want || len(body) == 0 {
+			t.Errorf("%s as %q: %s, %d bytes, %v", c.profile, c.host, response.Status, len(body), err)
+		}
+	}
+	h.signal(syscall.SIGTERM)
+	if code := h.end(); code != exitOK {
+		t.Error("exit code ", code)
 	}
 }
 

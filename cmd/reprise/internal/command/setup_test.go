@@ -120,9 +120,10 @@ func (p *process) signal(s syscall.Signal) {
 // host is a server in a process of its own.
 type host struct {
 	*process
-	GRPC string `json:"grpc"`
-	HTTP string `json:"http"`
-	Dir  string `json:"dir"`
+	GRPC  string `json:"grpc"`
+	HTTP  string `json:"http"`
+	PProf string `json:"pprof"`
+	Dir   string `json:"dir"`
 }
 
 // serveIn starts a server on the data directory; addr may be "" for any port.
