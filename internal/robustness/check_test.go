@@ -75,7 +75,7 @@ func (l *load) added(room string) []history.Record {
 	after := l.ledger.last[room].Off
 	first, second := l.read(room, after), l.read(room, after)
 	same := first
-	if l.cfg.trimmed {
+	if l.cfg.trimmed && len(second) > 0 { // it keeps the newest ones
 		same = first[max(0, len(first)-len(second)):]
 	}
 	if !slices.Equal(same, second) {

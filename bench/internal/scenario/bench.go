@@ -273,7 +273,7 @@ type usage struct {
 
 // during measures the server while f runs.
 func (r *round) during(f func() error) (u usage, err error) {
-	err = r.profile(func() error {
+	err = r.profile(func() (err error) {
 		if u.from, err = r.srv.Usage(); err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ const (
 
 const (
 	// crowdedRoom is how many readers a room must have for theirs to be patient.
+	// (That passes over a room are held begins with far fewer.)
 	crowdedRoom = 256
 	// maxAhead is how many turns of other lanes may come before one of a lane in
 	// which somebody waits.
@@ -27,14 +28,14 @@ const (
 )
 
 // A crowd whose readers get little each costs a system call for each, a tenth of
-// a second for five thousand of them on two processors. These would do nothing
-// else for as long, and whoever wants something else would wait for one: Go looks
-// at the network only when a processor has nothing to run, or every 10 ms. So a
-// long queue is worked off with rests, in which the others have the machine. A
-// room that is busy gives each reader more at a time, and needs none.
+// a second of CPU for five thousand of them. The processors would do nothing else
+// meanwhile, and whoever wants something else would wait for one: Go looks at the
+// network only when a processor has nothing to run, or every 10 ms. So a long
+// queue is worked off with rests, in which the others have the machine. A room
+// that is busy gives each reader more at a time, and needs none.
 const (
-	// longQueue is how many attachments must wait for there to be rests: a
-	// thousand are done in less time than anybody notices.
+	// longQueue is how many attachments must wait for there to be rests: two
+	// processors do a thousand in about 16 ms.
 	longQueue = 1024
 	// littleBytes is what grpc-go's transport calls little: it then lets others
 	// run before it writes, and holds a buffer of 32 KiB meanwhile.

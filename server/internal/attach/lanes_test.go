@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// take pops n times and returns the lanes.
+// takeLanes pops n times and returns the lanes.
 func (s *lanes) takeLanes(n int) []lane {
 	var got []lane
 	for range n {
@@ -97,38 +97,58 @@ func TestRests(t *testing.T) {
 	}
 }
 
-// TestPoolRests ends a rest by itself, and at Close.
+// TestPoolRests has a pool work off a long queue: it rests again and again,
+// gives others their turn meanwhile, and a closed pool rests no more.
 func TestPoolRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool()
-		time.Sleep(2 * restFor)
-		begin := func() {
+		const rests = 3
+		fill := func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.lanes.long, p.lanes.little = true, restAfter*p.size-1
-			if !p.lanes.sentLittle(p.size) {
+			for range max(longQueue+1, rests*restAfter*p.size+1) {
+				p.lanes.push(new(Attachment), patient) // nothing to send is little
+			}
+			p.ready.Broadcast()
+		}
+		state := func() (waiting int, resting bool) {
+			synctest.Wait()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.lanes.queues[patient].len(), p.lanes.resting
+		}
+		time.Sleep(2 * restFor) // NewPool's timer is over
+		fill()
+		for range rests {
+			before, resting := state()
+			if !resting {
 				t.Fatal("no rest")
 			}
-			p.rest.Reset(restFor)
+			other := &Attachment{inQueue: [laneCount]bool{prompt: true}}
+			p.push(other, prompt)
+			time.Sleep(restFor - time.Nanosecond)
+			if waiting, _ := state(); waiting != before {
+				t.Error("the rest is too short")
+			}
+			other.mu.Lock()
+			if other.inQueue[prompt] {
+				t.Error("no turn for another one during a rest")
+			}
+			other.mu.Unlock()
+			time.Sleep(time.Nanosecond)
+			if waiting, _ := state(); waiting == before {
+				t.Error("the rest is too long")
+			}
 		}
-		resting := func() bool {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return p.lanes.resting
+		time.Sleep(time.Second)
+		if waiting, resting := state(); waiting != 0 || resting {
+			t.Errorf("%d wait, resting: %t", waiting, resting)
 		}
-		begin()
-		time.Sleep(restFor - time.Nanosecond)
-		if !resting() {
-			t.Error("the rest is too short")
-		}
-		time.Sleep(2 * time.Nanosecond)
-		if resting() {
-			t.Error("the rest is too long")
-		}
-		begin()
+		fill()
+		state()
 		p.Close()
-		if resting() {
-			t.Error("a closed pool rests")
+		if waiting, resting := state(); waiting != 0 || resting {
+			t.Errorf("closed: %d wait, resting: %t", waiting, resting)
 		}
 	})
 }

@@ -30,7 +30,7 @@ func (a *Attachment) apply(c change) error {
 		Room: c.room, Reason: reprisev1.RoomClosed_REASON_LEFT, By: c.By, Offset: c.Offset,
 	}}
 	a.mu.Unlock()
-	p.Wake(1)
+	p.wake(prompt)
 	return nil
 }
 

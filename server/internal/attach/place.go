@@ -59,9 +59,11 @@ type piece struct {
 const maxPieces = 32
 
 // Wake implements room.Subscriber.
-func (p *place) Wake(readers int) {
+func (p *place) Wake(readers int) { p.wake(laneOf(readers)) }
+
+func (p *place) wake(l lane) {
 	if p.queued.CompareAndSwap(false, true) {
-		p.a.enqueue(p, laneOf(readers))
+		p.a.enqueue(p, l)
 	}
 }
 

@@ -387,7 +387,7 @@ func (at *attaching) armPlace(p *place) (moved bool) {
 	if !moved {
 		p.queued.Store(false)
 		if p.cursor.Behind() { // published between Init and here
-			p.Wake(1)
+			p.wake(prompt)
 		}
 	}
 	return moved

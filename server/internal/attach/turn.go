@@ -207,7 +207,7 @@ func (a *Attachment) deliver(p *place, maxBytes int) (int, error) {
 		return n, err
 	}
 	if p.cursor.Behind() {
-		p.Wake(1) // which lane is no matter during a turn
+		p.wake(prompt) // any lane: the turn that is under way ends in its own
 	}
 	return n, nil
 }
