@@ -32,6 +32,8 @@ type Options struct {
 	// User is the name under which Config's token is known, Server what to
 	// call the server.
 	User, Server string
+	// Notice, if not empty, is said at the start.
+	Notice string
 	// Timeout bounds the first contact with the server. Afterwards the chat
 	// goes on trying for as long as it is open.
 	Timeout time.Duration
@@ -72,6 +74,9 @@ func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
 		return err
 	}
 	m := newModel(ctx, client, outbox, o)
+	if o.Notice != "" {
+		m.note(o.Room, o.Notice)
+	}
 	for _, p := range saved.Places {
 		m.room(p.Position.Room).begin(p.Position.Offset)
 	}

@@ -16,8 +16,15 @@ import (
 	reprise "github.com/reprise-chat/reprise/client"
 )
 
-// historyPage is how many older events are asked for at a time.
-const historyPage = 50
+// How much of what is older is asked for at a time: a page of historyPage
+// events, and as long as there are fewer than historyMessages messages in what
+// came, further ones of historyMore events, historyPages in all.
+const (
+	historyPage     = 50
+	historyMore     = 1000
+	historyPages    = 10
+	historyMessages = 20
+)
 
 // model is the screen. Bubble Tea calls its methods one at a time.
 type model struct {
@@ -32,6 +39,8 @@ type model struct {
 	// what is shown
 	rooms   map[string]*room
 	current string
+	home    string // the room named on the command line
+	notice  string // words of the chat itself while there is no room to show them in
 	state   reprise.State
 	now     time.Time
 	ticking bool
@@ -55,7 +64,7 @@ func newModel(ctx context.Context, client *reprise.Client, outbox chan<- outgoin
 	input.SetVirtualCursor(false)
 	m := &model{
 		ctx: ctx, client: client, outbox: outbox, user: o.User, server: o.Server,
-		rooms: make(map[string]*room), current: o.Room, now: time.Now(), input: input,
+		rooms: make(map[string]*room), current: o.Room, home: o.Room, now: time.Now(), input: input,
 		width: 80, height: 24,
 	}
 	m.setStyles(true)
@@ -112,7 +121,7 @@ func (m *model) told(msg tea.Msg) (tea.Cmd, bool) {
 	case roomMsg:
 		return m.begin(reprise.RoomState(msg)), true
 	case roomClosedMsg:
-		m.lose(reprise.RoomClosed(msg))
+		return m.lose(reprise.RoomClosed(msg)), true
 	case caughtUpMsg:
 		m.caughtUp(msg.Room)
 	case stateMsg:
@@ -123,7 +132,7 @@ func (m *model) told(msg tea.Msg) (tea.Cmd, bool) {
 	case sentMsg:
 		m.room(msg.room).settle(msg.clientID, msg.err)
 	case historyMsg:
-		m.older(msg)
+		m.prepend(msg)
 	case noteMsg:
 		m.note(msg.room, msg.text)
 	case enterMsg:
@@ -213,7 +222,7 @@ func (m *model) order() []string { return slices.Sorted(maps.Keys(m.rooms)) }
 
 // enter shows a room.
 func (m *model) enter(name string) tea.Cmd {
-	m.current, m.scroll = name, 0
+	m.current, m.scroll, m.notice = name, 0, ""
 	m.room(name).unread = 0
 	return m.history(name)
 }
@@ -228,11 +237,18 @@ func (m *model) step(by int) tea.Cmd {
 	return m.enter(names[((at+by)%len(names)+len(names))%len(names)])
 }
 
-// lose drops a room that we are no longer a member of.
-func (m *model) lose(c reprise.RoomClosed) {
+// lose drops a room that we are no longer a member of. Where no record says
+// why, as after the server's data were wiped, the chat asks to be let in again
+// to the room that it was started for.
+func (m *model) lose(c reprise.RoomClosed) tea.Cmd {
+	if c.Reason == "" && c.By == "" && c.Room == m.home {
+		m.rooms[c.Room] = newRoom(c.Room) // what it showed is of another log
+		m.note(c.Room, "the server does not know that you were in "+c.Room+": joining it again")
+		return m.becomeMember(c.Room)
+	}
 	delete(m.rooms, c.Room)
 	if c.Room != m.current {
-		return
+		return nil
 	}
 	m.current, m.scroll = "", 0
 	if names := m.order(); len(names) > 0 {
@@ -240,11 +256,16 @@ func (m *model) lose(c reprise.RoomClosed) {
 		m.rooms[m.current].unread = 0
 	}
 	m.note(m.current, "you are no longer in "+c.Room)
+	return nil
 }
 
+// note shows words of the chat itself in a room, or, where there is no room,
+// in its place.
 func (m *model) note(name, text string) {
 	if r := m.rooms[name]; r != nil {
 		m.keepPlace(r, func(r *room) { r.note(text) })
+	} else if m.rooms[m.current] == nil {
+		m.notice = text
 	}
 }
 
@@ -264,12 +285,44 @@ func (m *model) history(name string) tea.Cmd {
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(m.ctx, 10*time.Second)
 		defer cancel()
-		page, err := m.client.ListEvents(ctx, name, reprise.Range{Before: before, Limit: historyPage, Newest: true})
+		page, err := older(ctx, before, func(ctx context.Context, r reprise.Range) (reprise.Page, error) {
+			return m.client.ListEvents(ctx, name, r)
+		})
 		return historyMsg{room: name, page: page, err: err}
 	}
 }
 
-func (m *model) older(h historyMsg) {
+// older returns what is before an offset: a page that has something that was
+// said, if need be after as many events as historyPages pages hold. In a room
+// where everybody comes and goes a page of events may have no message at all.
+func older(ctx context.Context, before uint64, list func(context.Context, reprise.Range) (reprise.Page, error)) (reprise.Page, error) {
+	var all reprise.Page
+	for n, limit := 0, historyPage; n < historyPages; n, limit = n+1, historyMore {
+		page, err := list(ctx, reprise.Range{Before: before, Limit: limit, Newest: true})
+		if err != nil {
+			return all, err
+		}
+		page.Events = append(page.Events, all.Events...)
+		all = page
+		if !page.More || len(page.Events) == 0 || messages(page.Events) >= historyMessages {
+			break
+		}
+		before = page.Events[0].Offset
+	}
+	return all, nil
+}
+
+// messages counts the messages among events.
+func messages(events []reprise.Event) (n int) {
+	for _, e := range events {
+		if e.Text() != "" {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) prepend(h historyMsg) {
 	r := m.rooms[h.room]
 	switch {
 	case r == nil:
@@ -350,6 +403,7 @@ func (m *model) entered() tea.Cmd {
 	}
 	r := m.rooms[m.current]
 	if r == nil {
+		m.note("", "there is no room to say it in, so it stays below: /join ROOM enters one")
 		return nil
 	}
 	out := outgoing{room: r.name, clientID: newClientID(), text: text}

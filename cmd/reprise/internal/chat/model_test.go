@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -301,7 +302,7 @@ func TestRooms(t *testing.T) {
 	s.press(tea.KeyPressMsg{Code: tea.KeyTab})
 	s.shows("lobby")
 	s.showsNot("disk is full")
-	s.send(roomClosedMsg{Room: "lobby"})
+	s.send(roomClosedMsg{Room: "lobby", Reason: "LEFT", By: "alice", Offset: 2})
 	s.shows("you are no longer in lobby")
 	s.shows("disk is full")
 	s.send(roomClosedMsg{Room: "ops"})
@@ -365,5 +366,88 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	if len(r.entries) != maxEntries || r.oldest() != 11 || r.complete {
 		t.Errorf("%d entries are held, from %d", len(r.entries), r.oldest())
+	}
+}
+
+// TestLostRoom is what a person sees of a room that the server does not know
+// any more, and of having no room at all.
+func TestLostRoom(t *testing.T) {
+	s := newScreen(t, 80, 24)
+	s.send(message(1, "bob", "of the old log", 0))
+	if cmd := s.send(roomClosedMsg{Room: "lobby"}); cmd == nil {
+		t.Error("the room that the chat was started for is not joined again")
+	}
+	s.shows("the server does not know that you were in lobby")
+	s.showsNot("of the old log")
+	s.send(message(1, "bob", "of the new log", 1))
+	s.shows("of the new log")
+
+	if cmd := s.send(roomClosedMsg{Room: "lobby", Reason: "LEFT", By: "alice", Offset: 3}); cmd != nil {
+		t.Error("a room that was left is joined again")
+	}
+	s.shows("no room: /join one")
+	s.shows("you are no longer in lobby")
+	s.typed("anybody there?")
+	s.shows("there is no room to say it in")
+	if got := s.model.input.Value(); got != "anybody there?" {
+		t.Errorf("what was typed has become %q", got)
+	}
+	s.model.input.Reset()
+	s.typed("/nonsense")
+	s.shows("there is no /nonsense")
+	s.send(enterMsg{room: "lounge"})
+	s.showsNot("there is no /nonsense")
+}
+
+// TestOlder asks on until something that was said comes.
+func TestOlder(t *testing.T) {
+	const log = 12_000
+	var asked int
+	list := func(said func(offset uint64) bool) func(context.Context, reprise.Range) (reprise.Page, error) {
+		asked = 0
+		return func(_ context.Context, r reprise.Range) (reprise.Page, error) {
+			asked++
+			from := max(int(r.Before)-r.Limit, 1)
+			var p reprise.Page
+			for o := uint64(from); o < r.Before; o++ {
+				e := joined(o, "carol", 0)
+				if said(o) {
+					e = message(o, "bob", "hello", 0)
+				}
+				p.Events = append(p.Events, reprise.Event(e))
+			}
+			p.More = from > 1
+			return p, nil
+		}
+	}
+	for _, c := range []struct {
+		name     string
+		said     func(uint64) bool
+		messages int
+		asked    int
+		more     bool
+	}{
+		{"talk", func(uint64) bool { return true }, historyPage, 1, true},
+		{"talk before many joins", func(o uint64) bool { return o <= log-3000 }, 50, 4, true},
+		{"joins only", func(uint64) bool { return false }, 0, historyPages, true},
+	} {
+		page, err := older(t.Context(), log+1, list(c.said))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := messages(page.Events); got < min(c.messages, historyMessages) || asked != c.asked || page.More != c.more {
+			t.Errorf("%s: %d messages after asking %d times, more %v", c.name, got, asked, page.More)
+		}
+		for i, e := range page.Events[1:] {
+			if e.Offset != page.Events[i].Offset+1 {
+				t.Fatalf("%s: %d comes after %d", c.name, e.Offset, page.Events[i].Offset)
+			}
+		}
+		if last := page.Events[len(page.Events)-1].Offset; last != log {
+			t.Errorf("%s: the newest is %d", c.name, last)
+		}
+	}
+	if page, err := older(t.Context(), 31, list(func(uint64) bool { return false })); err != nil || page.More || len(page.Events) != 30 {
+		t.Errorf("30 joins are %d events, more %v, %v", len(page.Events), page.More, err)
 	}
 }

@@ -28,6 +28,9 @@ func Plain(ctx context.Context, o Options, in io.Reader, show func(line.Record) 
 	if err != nil {
 		return err
 	}
+	if o.Notice != "" {
+		problem(o.Notice)
+	}
 	p := &pipe{room: o.Room, print: show, moved: make(chan struct{}, 1)}
 	var run sync.WaitGroup
 	var ended error

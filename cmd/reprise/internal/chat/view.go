@@ -166,7 +166,10 @@ func (m *model) spread(left, right string) string {
 // m.scroll lines up.
 func (m *model) window(height int) []string {
 	var lines []string // from the bottom up
-	if r := m.rooms[m.current]; r != nil {
+	if r := m.rooms[m.current]; r == nil && m.notice != "" {
+		lines = m.paragraph("", m.styles.divider.Render("·"), m.styles.dim, m.notice)
+		slices.Reverse(lines)
+	} else if r != nil {
 		m.walk(r, func(entry []string) bool {
 			for _, l := range slices.Backward(entry) {
 				lines = append(lines, l)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	reprise "github.com/reprise-chat/reprise/client"
 	"github.com/reprise-chat/reprise/cmd/reprise/internal/chat"
 	"github.com/reprise-chat/reprise/cmd/reprise/internal/line"
 	"github.com/reprise-chat/reprise/cmd/reprise/internal/place"
@@ -41,6 +42,7 @@ everything in it is on the server's disk.`,
 }
 
 func (f *clientFlags) chat(ctx context.Context, room string, std Streams) error {
+	f.room = room
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	cfg, err := f.config()
@@ -51,27 +53,18 @@ func (f *clientFlags) chat(ctx context.Context, room string, std Streams) error 
 		return err
 	}
 	screen := isTerminal(std.In) && isTerminal(std.Out) && !f.asJSON
-	dir, err := place.Dir(std.Getenv)
-	if err != nil {
-		return err
-	}
-	owner := f.user
-	if !screen {
-		// So that what a pipe has read is still new to the person.
-		owner += " piped"
-	}
-	store, err := place.Open(dir, f.servers[0], owner)
+	store, closeStore, notice, err := f.openPlace(std, screen)
 	if err != nil {
 		return err
 	}
 	options := chat.Options{
-		Config: cfg, Store: store,
+		Config: cfg, Store: store, Notice: notice,
 		Room: room, User: f.user, Server: f.servers[0], Timeout: f.timeout,
 	}
 	if screen {
 		err = chat.Run(ctx, options, std.In, std.Out)
-		if err == nil {
-			fmt.Fprintf(std.Out, "Your place is kept: %s chat %s goes on from here.\n", self(), room)
+		if err == nil && notice == "" {
+			fmt.Fprintf(std.Out, "Your place is kept: %s chat %s goes on from here.\n", self(), quoted(room))
 		}
 	} else {
 		err = chat.Plain(ctx, options, std.In, printer{out: std.Out, asJSON: f.asJSON}.print, func(problem string) {
@@ -81,5 +74,27 @@ func (f *clientFlags) chat(ctx context.Context, room string, std Streams) error 
 	if errors.Is(err, syscall.EPIPE) {
 		err = nil // whoever reads has read enough
 	}
-	return errors.Join(f.explain(err), store.Close())
+	return errors.Join(f.explain(err), closeStore())
+}
+
+// openPlace returns where this chat keeps its place. On a machine that lets
+// nothing be kept, as a container without a home, that is in memory, and notice
+// says so.
+func (f *clientFlags) openPlace(std Streams, screen bool) (store reprise.PositionStore, closeStore func() error, notice string, err error) {
+	owner := f.user
+	if !screen {
+		// So that what a pipe has read is still new to the person.
+		owner += " piped"
+	}
+	dir, err := place.Dir(std.Getenv)
+	if err == nil {
+		var file *reprise.FileStore
+		if file, err = place.Open(dir, f.servers[0], owner); err == nil {
+			return file, file.Close, "", nil
+		}
+	}
+	if errors.Is(err, place.ErrTooMany) {
+		return nil, nil, "", err
+	}
+	return reprise.NewMemoryStore(), func() error { return nil }, "the place of this chat is not kept: " + plainMessage(err), nil
 }

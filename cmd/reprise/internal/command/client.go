@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -28,6 +29,7 @@ type clientFlags struct {
 	token     string
 	timeout   time.Duration
 	asJSON    bool
+	room      string // the one that the command names, for what is said of it
 }
 
 func (f *clientFlags) register(cmd *cobra.Command, std Streams) {
@@ -112,17 +114,29 @@ func (f *clientFlags) explain(err error) error {
 	var answer *reprise.Error
 	switch {
 	case errors.Is(err, reprise.ErrRoomNotFound):
-		message = fmt.Sprintf("there is no such room, or %s is not a member of it\nJoin it with: %s rooms join ROOM", f.user, self())
+		message = fmt.Sprintf("there is no room %s, or %s is not a member of it\nJoin it with: %s rooms join %s", f.room, f.user, self(), quoted(f.room))
 	case errors.Is(err, reprise.ErrUnauthenticated):
 		message += "\nSay who you are with --user, or give a credential in $REPRISE_TOKEN."
 	case errors.Is(err, reprise.ErrSessionNotFound):
 		message += fmt.Sprintf("\nSee what there is with: %s sessions", self())
 	case errors.As(err, &answer) && answer.Code == codes.Unavailable && answer.Reason == "":
 		return f.noServer(err)
+	case errors.As(err, &answer) && answer.Reason != "" && answer.RetryAfter > 0:
+		message += fmt.Sprintf("\nThe server still said so after %v; a longer --timeout goes on trying.", f.timeout)
 	case errors.Is(err, context.DeadlineExceeded):
 		message += fmt.Sprintf("\n%s did not answer within %v: is that the right server? A longer --timeout waits longer.", strings.Join(f.servers, ", "), f.timeout)
 	}
 	return &explainedError{message: message, err: err}
+}
+
+// quoted is a name as a shell takes it.
+func quoted(name string) string {
+	if strings.IndexFunc(name, func(c rune) bool {
+		return !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("_.:-@", c)
+	}) < 0 {
+		return name
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }
 
 // plainMessage is err's message for a person: what a server says for itself,
@@ -139,6 +153,20 @@ func plainMessage(err error) string {
 		}
 	}
 	return message
+}
+
+// tell prints what was done. A line that cannot be printed does not undo it: it
+// is no failure of the command, whose exit code says whether it was done.
+func tell(std Streams, asJSON bool, record any, format string, a ...any) {
+	var err error
+	if asJSON {
+		err = writeJSON(std.Out, record)
+	} else {
+		_, err = fmt.Fprintf(std.Out, format+"\n", a...)
+	}
+	if err != nil {
+		fmt.Fprintf(std.Err, "reprise: done, but it could not be printed (%v): %s\n", err, fmt.Sprintf(format, a...))
+	}
 }
 
 // writeJSON writes v as one line.

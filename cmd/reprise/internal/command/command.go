@@ -8,9 +8,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit codes.
@@ -84,8 +86,7 @@ starts to chat; open a second one with --user to have somebody to talk to.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("reprise {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%w", err) })
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		newServe(std), newChat(std), newSend(std), newTail(std),
 		newRooms(std), newMembers(std), newSessions(std), newCheck(std), newBackup(std), newVersion(std),
@@ -117,6 +118,40 @@ func usagef(cmd *cobra.Command, format string, a ...any) error {
 	return &usageError{fmt.Errorf(format+"\nSee %s --help.", append(a, cmd.CommandPath())...)}
 }
 
+// flagError is a flag that was not understood.
+func flagError(cmd *cobra.Command, err error) error {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return usagef(cmd, "%w", err)
+	}
+	return usagef(cmd, "--%s %q %s", bad.GetFlag().Name, bad.GetValue(), badValue(err))
+}
+
+// badValue says what the value of a flag must be. The words of the packages
+// that parse numbers are for programmers.
+func badValue(err error) string {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return err.Error()
+	}
+	if errors.Is(err, strconv.ErrRange) {
+		return "is out of range"
+	}
+	switch bad.GetFlag().Value.Type() {
+	case "uint32", "uint64":
+		return "must be a whole number from 0 up"
+	case "int", "int64":
+		return "must be a whole number"
+	case "float64":
+		return "must be a number, like 100 or 0.5"
+	case "duration":
+		return "must be a duration with its unit, like 500ms, 90s, 10m or 24h"
+	case "bool":
+		return "must be true or false"
+	}
+	return "is refused: " + errors.Unwrap(bad).Error()
+}
+
 // arguments wraps a check of positional arguments so that what it refuses
 // counts as a usage error and shows how the command is used.
 func arguments(check cobra.PositionalArgs) cobra.PositionalArgs {
@@ -141,7 +176,7 @@ func bindEnvironment(cmd *cobra.Command, getenv func(string) string, names ...st
 				continue
 			}
 			if err := cmd.Flags().Set(name, value); err != nil {
-				return usagef(cmd, "%s=%q: %w", variable(name), value, err)
+				return usagef(cmd, "%s=%q %s", variable(name), value, badValue(err))
 			}
 		}
 		return nil

@@ -69,7 +69,7 @@ func TestUsage(t *testing.T) {
 		{args: "tail", want: "Usage: reprise tail ROOM"},
 		{args: "tail lobby --last 10001", want: "--last is at most 10000"},
 		{args: "tail lobby --last 1 --after 1", want: "give one"},
-		{args: "tail lobby --last -1", want: "invalid argument"},
+		{args: "tail lobby --last -1", want: "must be a whole number"},
 		{args: "chat", want: "Usage: reprise chat ROOM"},
 		{args: "members", want: "Usage: reprise members ROOM"},
 		{args: "sessions end", want: "Usage: reprise sessions end SESSION"},

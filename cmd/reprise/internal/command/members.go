@@ -24,8 +24,9 @@ func newMembers(std Streams) *cobra.Command {
 		Example: "  reprise members lobby",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.room = args[0]
 			return f.call(cmd.Context(), func(ctx context.Context, client *reprise.Client) error {
-				table := newTable(std.Out, f.asJSON, "USER", "JOINED AT")
+				table := newTable(std.Out, f.asJSON, "USER", "MEMBER SINCE OFFSET")
 				for m, err := range client.ListMembers(ctx, args[0]) {
 					if err != nil {
 						return err

@@ -79,16 +79,14 @@ func newRoomsJoin(std Streams) *cobra.Command {
 		Example: "  reprise rooms join lobby",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.room = args[0]
 			return f.call(cmd.Context(), func(ctx context.Context, client *reprise.Client) error {
 				joined, err := client.Join(ctx, args[0], 0)
 				if err != nil {
 					return err
 				}
-				if f.asJSON {
-					return writeJSON(std.Out, roomOf(joined))
-				}
-				_, err = fmt.Fprintf(std.Out, "joined: %s, members: %d\n", joined.GetName(), joined.GetMembers())
-				return err
+				tell(std, f.asJSON, roomOf(joined), "joined: %s, members: %d", joined.GetName(), joined.GetMembers())
+				return nil
 			})
 		},
 	}
@@ -104,15 +102,13 @@ func newRoomsLeave(std Streams) *cobra.Command {
 		Example: "  reprise rooms leave lobby",
 		Args:    arguments(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.room = args[0]
 			return f.call(cmd.Context(), func(ctx context.Context, client *reprise.Client) error {
 				if err := client.Leave(ctx, args[0]); err != nil {
 					return err
 				}
-				if f.asJSON {
-					return writeJSON(std.Out, map[string]string{"left": args[0]})
-				}
-				_, err := fmt.Fprintf(std.Out, "left: %s\n", args[0])
-				return err
+				tell(std, f.asJSON, map[string]string{"left": args[0]}, "left: %s", args[0])
+				return nil
 			})
 		},
 	}

@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -147,4 +149,55 @@ func TestChatWithoutServer(t *testing.T) {
 		t.Error("exit code ", code)
 	}
 	chat.screen.await(t, "no server answers at 127.0.0.1:1")
+}
+
+// TestChatAfterTheDataAreWiped has the server come back without its data under
+// a chat: the room is joined again, and what is typed is sent.
+func TestChatAfterTheDataAreWiped(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "")
+	alice := newPerson(t, "alice", h.GRPC)
+	chat := openTerminal(t, command(t, []string{"REPRISE_SERVER=" + h.GRPC, "XDG_STATE_HOME=" + alice.home}, "chat", "lobby"))
+	chat.screen.await(t, "● connected")
+	chat.enter("in-the-old-log")
+	chat.screen.await(t, "alice in-the-old-log")
+	h.signal(syscall.SIGKILL)
+	h.end()
+	chat.screen.await(t, "○ reconnecting")
+	h = serveIn(t, t.TempDir(), h.GRPC)
+	chat.screen.await(t, "the server does not know that you were in lobby")
+	chat.enter("in-the-new-log")
+	bob := newPerson(t, "bob", h.GRPC)
+	deadline := time.Now().Add(patience)
+	for {
+		if got := texts(t, bob, "lobby", "--join"); slices.Contains(got, "in-the-new-log") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("what was typed is not in the log\n%s", chat.screen)
+		}
+	}
+	bob.ok("", "send", "lobby", "and-this-is-shown")
+	chat.screen.await(t, "and-this-is-shown")
+	chat.enter("/quit")
+	if code := chat.end(); code != exitOK {
+		t.Errorf("exit code %d\n%s", code, chat.screen)
+	}
+}
+
+// TestChatWithoutAHome has nowhere to keep a place: it is said, and chatted.
+func TestChatWithoutAHome(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "")
+	for _, home := range [][]string{nil, {"HOME=/proc/nowhere"}, {"XDG_STATE_HOME=/dev/null"}} {
+		cmd := command(t, append([]string{"REPRISE_SERVER=" + h.GRPC}, home...), "chat", "lobby")
+		cmd.Stdin = strings.NewReader("from a container\n")
+		var problems strings.Builder
+		cmd.Stderr = &problems
+		out, err := cmd.Output()
+		if err != nil || !strings.Contains(string(out), "from a container") {
+			t.Errorf("%v: %v\n%s%s", home, err, out, problems.String())
+		}
+		if !strings.Contains(problems.String(), "the place of this chat is not kept") {
+			t.Errorf("%v: it says %q", home, problems.String())
+		}
+	}
 }

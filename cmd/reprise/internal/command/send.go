@@ -60,6 +60,7 @@ message.`,
 
 func (f *sendFlags) run(cmd *cobra.Command, args []string, std Streams) error {
 	room := args[0]
+	f.room = room
 	text, err := message(cmd, args[1:], std)
 	if err != nil {
 		return err
@@ -79,20 +80,17 @@ func (f *sendFlags) run(cmd *cobra.Command, args []string, std Streams) error {
 		if err != nil {
 			return err
 		}
-		return f.report(std, receipt)
+		f.report(std, receipt)
+		return nil
 	})
 }
 
-func (f *sendFlags) report(std Streams, r reprise.Receipt) error {
-	if f.asJSON {
-		return writeJSON(std.Out, sent{r.Room, r.Incarnation, r.Offset, r.Time.UTC(), r.ClientID, r.Duplicate})
-	}
+func (f *sendFlags) report(std Streams, r reprise.Receipt) {
 	what := "sent"
 	if r.Duplicate {
 		what = "was sent before"
 	}
-	_, err := fmt.Fprintf(std.Out, "%s: %s %d\n", what, r.Room, r.Offset)
-	return err
+	tell(std, f.asJSON, sent{r.Room, r.Incarnation, r.Offset, r.Time.UTC(), r.ClientID, r.Duplicate}, "%s: %s %d", what, r.Room, r.Offset)
 }
 
 // message returns the text to send: the argument, or standard input.

@@ -46,9 +46,10 @@ func newServe(std Streams) *cobra.Command {
 Everything is stored in one directory, which one server at a time may use. What
 a client was told is sent is on disk, and survives a crash.
 
-SIGINT (Ctrl-C) or SIGTERM drains: clients are told to come back, what was
-acknowledged is on disk, and serve exits with 0 within the drain timeout. A
-second signal exits at once.`,
+SIGINT (Ctrl-C), SIGTERM or SIGHUP (the terminal was closed) drains: clients are
+told to come back, what was acknowledged is on disk, and serve exits with 0
+within the drain timeout. A second signal exits at once. Started with nohup,
+serve goes on when the terminal is closed.`,
 		Example: `  reprise                                  # the same as reprise serve
   reprise serve --dir /var/lib/reprise
   REPRISE_ADDR=127.0.0.1:7000 reprise serve --keep-age 720h`,
@@ -168,12 +169,16 @@ func serve(ctx context.Context, srv *server.Server, grpcListener, httpListener n
 	return nil
 }
 
-// untilSignal returns a context that ends with the first SIGINT or SIGTERM.
-// The second one ends the process. Call stop to end listening.
+// untilSignal returns a context that ends with the first SIGINT, SIGTERM or
+// SIGHUP. The second one ends the process. A SIGHUP that the process was
+// started to ignore, by nohup, stays ignored. Call stop to end listening.
 func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	over, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -264,11 +269,12 @@ func (f *serveFlags) announce(std Streams, grpcAddr, httpAddr net.Addr, profiles
 	page := "http://" + httpAddr.String()
 	if f.asJSON {
 		return writeJSON(std.Out, struct {
+			PID   int    `json:"pid"`
 			GRPC  string `json:"grpc"`
 			HTTP  string `json:"http"`
 			PProf string `json:"pprof,omitempty"`
 			Dir   string `json:"dir"`
-		}{grpcAddr.String(), page, profiles, dir})
+		}{os.Getpid(), grpcAddr.String(), page, profiles, dir})
 	}
 	chat := self() + " chat lobby"
 	if grpcAddr.String() != defaultServer {
@@ -287,7 +293,7 @@ func (f *serveFlags) announce(std Streams, grpcAddr, httpAddr net.Addr, profiles
 	fmt.Fprintf(&text, "  %s\n", chat)
 	fmt.Fprintf(&text, "  %s --user bob     # somebody else, in another terminal\n", chat)
 	fmt.Fprintf(&text, "  grpcurl -plaintext -H 'authorization: Bearer dev:alice' %s list\n\n", grpcAddr)
-	fmt.Fprintf(&text, "Ctrl-C ends it; nobody loses their place.\n\n")
+	fmt.Fprintf(&text, "Ctrl-C ends it, and so does kill -9 %d; nobody loses their place.\n\n", os.Getpid())
 	_, err = std.Out.Write([]byte(text.String()))
 	return err
 }

@@ -1,8 +1,10 @@
 package command
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,6 +122,36 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	h.errs.await(t, "draining")
 	h.signal(syscall.SIGINT)
 	if code := h.end(); code != exitFailure {
+		t.Error("exit code ", code)
+	}
+}
+
+// TestHangupDrains closes the terminal of a server: its clients are told, and
+// it ends as after Ctrl-C. One that nohup started stays.
+func TestHangupDrains(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "")
+	h.signal(syscall.SIGHUP)
+	if code := h.end(); code != exitOK {
+		t.Error("exit code ", code)
+	}
+	if log := h.errs.String(); !strings.Contains(log, `"msg":"drained"`) {
+		t.Errorf("the log is\n%s", log)
+	}
+
+	cmd := command(t, nil, "serve", "--dir", t.TempDir(), "--addr", "127.0.0.1:0", "--http", "127.0.0.1:0", "--json")
+	cmd.Args = append([]string{"nohup", cmd.Path}, cmd.Args[1:]...)
+	var err error
+	if cmd.Path, err = exec.LookPath("nohup"); err != nil {
+		t.Skip("needs nohup: ", err)
+	}
+	h = &host{process: start(t, cmd)}
+	if err := json.Unmarshal([]byte(h.line()), h); err != nil {
+		t.Fatal(err)
+	}
+	h.signal(syscall.SIGHUP)
+	newPerson(t, "alice", h.GRPC).ok("", "send", "lobby", "still here")
+	h.signal(syscall.SIGTERM)
+	if code := h.end(); code != exitOK {
 		t.Error("exit code ", code)
 	}
 }

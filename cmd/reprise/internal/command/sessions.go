@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"time"
 
@@ -78,11 +77,8 @@ program it belonged to goes on from its own positions, if it kept any.`,
 				if err := client.EndSession(ctx, args[0]); err != nil {
 					return err
 				}
-				if f.asJSON {
-					return writeJSON(std.Out, map[string]string{"ended": args[0]})
-				}
-				_, err := fmt.Fprintf(std.Out, "ended: %s\n", args[0])
-				return err
+				tell(std, f.asJSON, map[string]string{"ended": args[0]}, "ended: %s", args[0])
+				return nil
 			})
 		},
 	}

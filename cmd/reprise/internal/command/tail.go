@@ -54,6 +54,7 @@ left, created, gap, rewind or caught_up.`,
 }
 
 func (f *tailFlags) run(cmd *cobra.Command, room string, std Streams) error {
+	f.room = room
 	if cmd.Flags().Changed("after") {
 		if cmd.Flags().Changed("last") {
 			return usagef(cmd, "--last and --after both say where to start: give one")

@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -11,10 +12,10 @@ import (
 )
 
 // texts are the messages of a tail.
-func texts(t *testing.T, p person, room string) []string {
+func texts(t *testing.T, p person, room string, flags ...string) []string {
 	t.Helper()
 	var all []string
-	for _, r := range objects[line.Record](t, p.ok("", "tail", room, "--after", "0", "--json")) {
+	for _, r := range objects[line.Record](t, p.ok("", append([]string{"tail", room, "--after", "0", "--json"}, flags...)...)) {
 		if r.Type == "message" {
 			all = append(all, r.Text)
 		}
@@ -26,7 +27,7 @@ func TestSendAndTail(t *testing.T) {
 	h := serveIn(t, t.TempDir(), "")
 	alice, bob := newPerson(t, "alice", h.GRPC), newPerson(t, "bob", h.GRPC)
 
-	if r := alice.run("", "send", "lobby", "hello", "--no-join"); r.code != exitFailure || !strings.Contains(r.err, "rooms join ROOM") {
+	if r := alice.run("", "send", "lobby", "hello", "--no-join"); r.code != exitFailure || !strings.Contains(r.err, "rooms join lobby") {
 		t.Errorf("a send without being a member: exit code %d\n%s", r.code, r.err)
 	}
 	first := objects[sent](t, alice.ok("", "send", "lobby", "hello", "--json", "--client-id", "c1"))[0]
@@ -51,7 +52,7 @@ func TestSendAndTail(t *testing.T) {
 		t.Errorf("the room has %q", got)
 	}
 
-	if r := bob.run("", "tail", "lobby"); r.code != exitFailure || !strings.Contains(r.err, "rooms join ROOM") {
+	if r := bob.run("", "tail", "lobby"); r.code != exitFailure || !strings.Contains(r.err, "rooms join lobby") {
 		t.Errorf("a tail without being a member: exit code %d\n%s", r.code, r.err)
 	}
 	out := bob.ok("", "tail", "lobby", "--join", "--last", "2")
@@ -122,7 +123,7 @@ func TestRoomsMembersSessions(t *testing.T) {
 	if out := bob.ok("", "rooms", "leave", "lobby"); out != "left: lobby\n" {
 		t.Error(out)
 	}
-	if r := bob.run("", "members", "lobby"); r.code != exitFailure || !strings.Contains(r.err, "rooms join ROOM") {
+	if r := bob.run("", "members", "lobby"); r.code != exitFailure || !strings.Contains(r.err, "rooms join lobby") {
 		t.Errorf("exit code %d\n%s", r.code, r.err)
 	}
 
@@ -217,5 +218,48 @@ func TestPipedChatReportsWhatIsRefused(t *testing.T) {
 	}
 	if got := texts(t, alice, "lobby"); !slices.Equal(got, []string{"before", "after"}) {
 		t.Errorf("the room has %q", got)
+	}
+}
+
+// TestDoneButNotPrinted has standard output full: what was done is done.
+func TestDoneButNotPrinted(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("needs /dev/full: ", err)
+	}
+	defer full.Close()
+	h := serveIn(t, t.TempDir(), "")
+	for _, args := range [][]string{
+		{"rooms", "join", "lobby"}, {"send", "lobby", "it was sent"}, {"send", "lobby", "twice", "--json"}, {"rooms", "leave", "lobby"},
+	} {
+		cmd := command(t, []string{"REPRISE_SERVER=" + h.GRPC}, args...)
+		var problems strings.Builder
+		cmd.Stdout, cmd.Stderr = full, &problems
+		if err := cmd.Run(); err != nil {
+			t.Errorf("%v: %v\n%s", args, err, problems.String())
+		}
+		if !strings.Contains(problems.String(), "done, but it could not be printed") {
+			t.Errorf("%v says %q", args, problems.String())
+		}
+	}
+}
+
+// TestBadValues has nobody read what strconv says.
+func TestBadValues(t *testing.T) {
+	alice := newPerson(t, "alice", "127.0.0.1:1")
+	for _, c := range []struct{ args, want string }{
+		{"tail lobby --last x", `--last "x" must be a whole number`},
+		{"tail lobby --last -1", `--last "-1" must be a whole number`},
+		{"tail lobby --after 99999999999999999999", `--after "99999999999999999999" is out of range`},
+		{"serve --keep-age 5", `--keep-age "5" must be a duration with its unit`},
+		{"serve --keep-events many", `--keep-events "many" must be a whole number`},
+		{"send lobby x --timeout soon", `--timeout "soon" must be a duration`},
+		{"rooms --plaintext=perhaps", `--plaintext "perhaps" must be true or false`},
+		{"serve --log-level loud", "--log-level"},
+	} {
+		r := alice.run("", strings.Fields(c.args)...)
+		if r.code != exitUsage || !strings.Contains(r.err, c.want) || strings.Contains(r.err, "strconv") || strings.Contains(r.err, "time:") {
+			t.Errorf("%s: exit code %d\n%s", c.args, r.code, r.err)
+		}
 	}
 }

@@ -16,6 +16,9 @@ import (
 // this machine. It is the server's own limit of sessions a user.
 const maxChats = 32
 
+// ErrTooMany: as many chats of the user are open as may be.
+var ErrTooMany = errors.New("too many chats are open")
+
 // Dir returns where places are kept: below $XDG_STATE_HOME, or
 // ~/.local/state.
 func Dir(getenv func(string) string) (string, error) {
@@ -45,5 +48,5 @@ func Open(dir, server, user string) (*reprise.FileStore, error) {
 			return store, err
 		}
 	}
-	return nil, fmt.Errorf("%d chats of %s are open already: close one", maxChats, user)
+	return nil, fmt.Errorf("%w: %d of %s: close one", ErrTooMany, maxChats, user)
 }
