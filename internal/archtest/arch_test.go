@@ -47,11 +47,13 @@ var layers = []layer{
 	{dir: "server", may: []string{"server/internal", "web", gen}, grpc: true},
 	{dir: "server/internal/rpc", may: with(
 		"server/internal/attach", "server/internal/session", "server/internal/room",
-		"server/internal/auth", "server/internal/store", "server/internal/event", gen,
+		"server/internal/auth", "server/internal/reason", "server/internal/store", "server/internal/event", gen,
 	), grpc: true},
 	// The gateway gives a browser's request to a grpc.Server of its own: the
 	// one package beside rpc that has to know gRPC.
-	{dir: "server/internal/gateway", may: with("server/internal/auth", "web"), grpc: true},
+	{dir: "server/internal/gateway", may: with("server/internal/auth", "server/internal/reason", "web"), grpc: true},
+	// What both edges say when they refuse: gRPC's codes and details.
+	{dir: "server/internal/reason", may: nil, grpc: true},
 	// Its tests drive it with a service of their own.
 	{dir: "server/internal/gateway/webtest", may: []string{gen}, grpc: true},
 	{dir: "server/internal/attach", may: with(

@@ -4,27 +4,14 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strconv"
-	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 // tooManyCalls answers a call beyond the bounds.
-var tooManyCalls = func() *status.Status {
-	s, err := status.New(codes.ResourceExhausted,
-		"too many calls in progress; close some, or try again later").WithDetails(
-		&errdetails.ErrorInfo{Reason: "TOO_MANY_CALLS", Domain: "reprise.chat"},
-		&errdetails.RetryInfo{RetryDelay: durationpb.New(2 * time.Second)},
-	)
-	if err != nil {
-		panic(err) // the details above always marshal
-	}
-	return s
-}()
+var tooManyCalls = reason.TooManyCalls.Status("too many calls in progress; close some, or try again later", 0)
 
 // refuse answers with tooManyCalls, as gRPC would if it had been asked.
 func refuse(w http.ResponseWriter, r *http.Request) {

@@ -3,7 +3,6 @@ package rpc
 import (
 	"fmt"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // registers the codec that Codec wraps
 	"google.golang.org/grpc/mem"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/reprise-chat/reprise/server/internal/name"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 // eventsFrame is a ServerFrame that is encoded already, in two pieces. Neither
@@ -122,12 +122,12 @@ func (s *Service) checkDecoded(m proto.Message) error {
 	size, _ := protowire.ConsumeVarint(m.ProtoReflect().GetUnknown()[n:])
 	if size == malformed {
 		return &refusal{
-			code: codes.InvalidArgument, reason: "MALFORMED",
+			reason:  reason.Malformed,
 			message: fmt.Sprintf("the bytes are not an encoded %s: encode it with the contract of this server", m.ProtoReflect().Descriptor().FullName()),
 		}
 	}
 	return &refusal{
-		code: codes.ResourceExhausted, reason: "FRAME_TOO_LARGE",
+		reason:  reason.FrameTooLarge,
 		message: fmt.Sprintf("the frame has %d bytes; at most %d are taken: send less at once", size, s.opts.MaxFrame),
 	}
 }

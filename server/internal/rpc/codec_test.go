@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 // TestLenientKnowsRequests walks through all that clients send: lenient knows
@@ -133,13 +134,13 @@ func TestCodecMarks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for reason, b := range map[string][]byte{"FRAME_TOO_LARGE": large, "MALFORMED": large[:200]} {
+	for want, b := range map[*reason.Reason][]byte{reason.FrameTooLarge: large, reason.Malformed: large[:200]} {
 		for _, cut := range []int{0, 1, 2, 3, 40, 65, 66, 67, 199} {
 			got := &reprisev1.ClientFrame{RequestId: "of before"}
 			decode(t, got, b[:cut], b[cut:])
 			var r *refusal
-			if err := edge(0).checkDecoded(got); !errors.As(err, &r) || r.reason != reason {
-				t.Errorf("cut at %d: %v, not %s", cut, err, reason)
+			if err := edge(0).checkDecoded(got); !errors.As(err, &r) || r.reason != want {
+				t.Errorf("cut at %d: %v, not %s", cut, err, want.Name())
 			}
 			if got.GetRequestId() != id || got.GetFrame() != nil {
 				t.Errorf("cut at %d: %v", cut, got)

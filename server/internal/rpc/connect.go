@@ -8,13 +8,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/attach"
 	"github.com/reprise-chat/reprise/server/internal/auth"
 	"github.com/reprise-chat/reprise/server/internal/name"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/session"
 )
@@ -98,7 +97,7 @@ func (s *Service) receive(in grpc.BidiStreamingServer[reprisev1.ClientFrame, rep
 
 func firstFrameRefusal(what string) *refusal {
 	return &refusal{
-		code: codes.FailedPrecondition, reason: "FIRST_FRAME",
+		reason:  reason.FirstFrame,
 		message: what + "; the first frame must be open or resume",
 	}
 }
@@ -207,8 +206,8 @@ func (s *Service) outcome(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if code := status.Code(err); code == codes.Canceled || ctx.Err() != nil {
-		return status.FromContextError(context.Cause(ctx)).Err()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	return s.fail(ctx, err)
 }

@@ -9,65 +9,54 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/attach"
 	"github.com/reprise-chat/reprise/server/internal/auth"
 	"github.com/reprise-chat/reprise/server/internal/limit"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/session"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
-// Domain is the ErrorInfo.domain of every error.
-const Domain = "reprise.chat"
-
 // refusal is an error as a client sees it: the status of a call or the Fault
-// of a frame.
+// of a frame. Its code, and whether it says when to try again, follow from its
+// reason.
 type refusal struct {
-	code    codes.Code
-	reason  string // stable; see protocol.md
+	reason  *reason.Reason
 	message string // for people: what is wrong and what to do
 	fields  []*reprisev1.FieldViolation
-	retry   time.Duration
-	cause   error // for the log, when it is the server's fault
+	retry   time.Duration // a slot; 0: the reason's own delay, if it has one
+	cause   error         // for the log, when it is the server's fault
 }
 
-func (r *refusal) Error() string { return r.reason + ": " + r.message }
+func (r *refusal) Error() string { return r.reason.Name() + ": " + r.message }
 
 func (r *refusal) Unwrap() error { return r.cause }
 
 // GRPCStatus makes a refusal the status of a call.
 func (r *refusal) GRPCStatus() *status.Status {
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: r.reason, Domain: Domain}}
-	if len(r.fields) > 0 {
-		bad := new(errdetails.BadRequest)
-		for _, f := range r.fields {
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: f.GetField(), Description: f.GetDescription(),
-			})
-		}
-		details = append(details, bad)
+	if len(r.fields) == 0 {
+		return r.reason.Status(r.message, r.retry)
 	}
-	if r.retry > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(r.retry)})
+	bad := new(errdetails.BadRequest)
+	for _, f := range r.fields {
+		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+			Field: f.GetField(), Description: f.GetDescription(),
+		})
 	}
-	s := status.New(r.code, r.message)
-	if with, err := s.WithDetails(details...); err == nil {
-		return with
-	}
-	return s
+	return r.reason.Status(r.message, r.retry, bad)
 }
 
 // fault makes a refusal the answer to a frame.
 func (r *refusal) fault(requestID string) *reprisev1.ServerFrame {
 	f := &reprisev1.Fault{
-		RequestId: requestID, Code: int32(r.code), Reason: r.reason, Message: r.message, Fields: r.fields,
+		RequestId: requestID, Code: int32(r.reason.Code()), Reason: r.reason.Name(), Message: r.message, Fields: r.fields,
 	}
-	if r.retry > 0 {
-		f.RetryAfter = durationpb.New(r.retry)
+	if d := r.reason.RetryAfter(r.retry); d > 0 {
+		f.RetryAfter = durationpb.New(d)
 	}
 	return &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Fault{Fault: f}}
 }
@@ -75,34 +64,30 @@ func (r *refusal) fault(requestID string) *reprisev1.ServerFrame {
 // known lists what the core's errors mean to a client.
 var known = []struct {
 	err     error
-	code    codes.Code
-	reason  string
+	reason  *reason.Reason
 	message string
 }{
-	{room.ErrNotFound, codes.NotFound, "ROOM_NOT_FOUND", "no such room, or you are not a member of it: join it first (JoinRoom)"},
-	{room.ErrExists, codes.AlreadyExists, "ROOM_EXISTS", "there is a room of that name: join it (JoinRoom) or choose another name"},
-	{room.ErrJoinRefused, codes.PermissionDenied, "JOIN_REFUSED", "you may not join this room: ask its creator, or create another one (CreateRoom)"},
-	{room.ErrClientIDReused, codes.AlreadyExists, "CLIENT_ID_REUSED", "you have published another event with this client_id in this room: choose a new one for each event"},
-	{room.ErrBusy, codes.ResourceExhausted, "TOO_MANY_IN_FLIGHT", "too many events of this room wait to be stored: try again"},
-	{session.ErrNotFound, codes.NotFound, "SESSION_NOT_FOUND", "no such session of yours: open a new one (Open)"},
-	{session.ErrFenced, codes.FailedPrecondition, "FENCED", "another client has taken this session over: do not resume by yourself"},
-	{session.ErrHeld, codes.FailedPrecondition, "SESSION_HELD", "another client holds this session and is alive: fork it or take it over (ResumeRequest.takeover)"},
-	{session.ErrKeyNotYours, codes.PermissionDenied, "RESUME_KEY_NOT_YOURS", "this resume key belongs to another user: use the one from your own Welcome"},
-	{session.ErrPositionsNeeded, codes.FailedPrecondition, "POSITIONS_NEEDED", "the server does not have that checkpoint: resume with all your positions and no checkpoint"},
-	{session.ErrTooMany, codes.ResourceExhausted, "TOO_MANY_SESSIONS", "you have too many sessions attached: end one (ListSessions, EndSession)"},
-	{session.ErrNotAttached, codes.FailedPrecondition, "NOT_ATTACHED", "the session has no live stream: resume it (Resume), with your positions"},
-	{attach.ErrEnded, codes.NotFound, "SESSION_NOT_FOUND", "the session was ended: open a new one (Open)"},
-	{attach.ErrDraining, codes.Unavailable, "DRAINING", "the server is stopping: resume in a moment"},
-	{store.ErrDiskReserve, codes.ResourceExhausted, "DISK_RESERVE", "the server's disk is nearly full and takes no writes; reading goes on: tell its operator"},
-	{store.ErrClosed, codes.Unavailable, "DRAINING", "the server is stopping: resume in a moment"},
-	{auth.ErrMissing, codes.Unauthenticated, "TOKEN_MISSING", `no token: send metadata "authorization: Bearer TOKEN" (on a development server: "Bearer dev:YOUR_NAME")`},
-	{auth.ErrInvalid, codes.Unauthenticated, "TOKEN_INVALID", `the token is not valid: send one metadata "authorization: Bearer TOKEN" (on a development server: "Bearer dev:YOUR_NAME", a name of at most 128 of A-Z a-z 0-9 _.:@-)`},
-	{context.Canceled, codes.Canceled, "CANCELED", "the client went away"},
-	{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE", "the deadline has passed; a publish may still succeed: retry with the same client_id"},
+	{room.ErrNotFound, reason.RoomNotFound, "no such room, or you are not a member of it: join it first (JoinRoom)"},
+	{room.ErrExists, reason.RoomExists, "there is a room of that name: join it (JoinRoom) or choose another name"},
+	{room.ErrJoinRefused, reason.JoinRefused, "you may not join this room: ask its creator, or create another one (CreateRoom)"},
+	{room.ErrClientIDReused, reason.ClientIDReused, "you have published another event with this client_id in this room: choose a new one for each event"},
+	{room.ErrBusy, reason.TooManyInFlight, "too many events of this room wait to be stored: try again"},
+	{session.ErrNotFound, reason.SessionNotFound, "no such session of yours: open a new one (Open)"},
+	{session.ErrFenced, reason.Fenced, "another client has taken this session over: do not resume by yourself"},
+	{session.ErrHeld, reason.SessionHeld, "another client holds this session and is alive: fork it or take it over (ResumeRequest.takeover)"},
+	{session.ErrKeyNotYours, reason.ResumeKeyNotYours, "this resume key belongs to another user: use the one from your own Welcome"},
+	{session.ErrPositionsNeeded, reason.PositionsNeeded, "the server does not have that checkpoint: resume with all your positions and no checkpoint"},
+	{session.ErrTooMany, reason.TooManySessions, "you have too many sessions attached: end one (ListSessions, EndSession)"},
+	{session.ErrNotAttached, reason.NotAttached, "the session has no live stream: resume it (Resume), with your positions"},
+	{attach.ErrEnded, reason.SessionNotFound, "the session was ended: open a new one (Open)"},
+	{attach.ErrDraining, reason.Draining, "the server is stopping: resume in a moment"},
+	{store.ErrDiskReserve, reason.DiskReserve, "the server's disk is nearly full and takes no writes; reading goes on: tell its operator"},
+	{store.ErrClosed, reason.Draining, "the server is stopping: resume in a moment"},
+	{auth.ErrMissing, reason.TokenMissing, `no token: send metadata "authorization: Bearer TOKEN" (on a development server: "Bearer dev:YOUR_NAME")`},
+	{auth.ErrInvalid, reason.TokenInvalid, `the token is not valid: send one metadata "authorization: Bearer TOKEN" (on a development server: "Bearer dev:YOUR_NAME", a name of at most 128 of A-Z a-z 0-9 _.:@-)`},
+	{context.Canceled, reason.Canceled, "the client went away"},
+	{context.DeadlineExceeded, reason.Deadline, "the deadline has passed; a publish may still succeed: retry with the same client_id"},
 }
-
-// retryHint is when to try again after a passing condition without a slot.
-const retryHint = time.Second
 
 // refuse says what an error means to a client. What is not known is the
 // server's fault; it is logged by the caller and not explained to strangers.
@@ -111,29 +96,43 @@ func refuse(err error) *refusal {
 	if errors.As(err, &r) {
 		return r
 	}
+	var e *reason.Error
+	if errors.As(err, &e) {
+		return &refusal{reason: e.Reason, message: e.Message}
+	}
 	var l *limit.Error
 	if errors.As(err, &l) {
-		return &refusal{code: codes.ResourceExhausted, reason: "RATE_LIMITED", message: l.Error(), retry: l.RetryAfter}
+		return &refusal{reason: reason.RateLimited, message: l.Error(), retry: l.RetryAfter}
 	}
 	for _, k := range known {
 		if errors.Is(err, k.err) {
-			r := &refusal{code: k.code, reason: k.reason, message: k.message}
-			if k.code == codes.ResourceExhausted || k.code == codes.Unavailable {
-				r.retry = retryHint
-			}
-			return r
+			return &refusal{reason: k.reason, message: k.message}
 		}
 	}
-	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
-		return &refusal{code: s.Code(), reason: "TRANSPORT", message: s.Message()}
+	switch status.Code(err) { // gRPC's own
+	case codes.Canceled, codes.Unavailable:
+		return refuse(context.Canceled)
+	case codes.DeadlineExceeded:
+		return refuse(context.DeadlineExceeded)
 	}
-	return &refusal{code: codes.Internal, reason: "INTERNAL", message: "internal error; the server's log says more", cause: err}
+	return &refusal{reason: reason.Internal, message: "internal error; the server's log says more", cause: err}
 }
 
-// violations gathers what is wrong with a request.
+// What a refusal says about fields. It travels in headers, of which some
+// clients take 8 KiB in all; base64 makes a third more of it.
+const (
+	maxViolations  = 20
+	maxFields      = 3 << 10 // bytes of all names and descriptions
+	maxDescription = 256
+)
+
+// violations gathers what is wrong with a request: the first of it, and how
+// much more there is.
 type violations struct {
 	prefix string
 	fields []*reprisev1.FieldViolation
+	size   int // bytes in fields
+	more   int // violations left out
 }
 
 // check notes err, if it is one, for a field.
@@ -144,7 +143,14 @@ func (v *violations) check(field string, err error) {
 }
 
 func (v *violations) add(field, description string) {
-	v.fields = append(v.fields, &reprisev1.FieldViolation{Field: v.prefix + field, Description: description})
+	field, description = reason.Cut(v.prefix+field, maxDescription), reason.Cut(description, maxDescription)
+	size := len(field) + len(description)
+	if v.more > 0 || len(v.fields) == maxViolations || v.size+size > maxFields {
+		v.more++
+		return
+	}
+	v.size += size
+	v.fields = append(v.fields, &reprisev1.FieldViolation{Field: field, Description: description})
 }
 
 // err returns nil if nothing is wrong.
@@ -153,11 +159,11 @@ func (v *violations) err() error {
 		return nil
 	}
 	f := v.fields[0]
-	return &refusal{
-		code: codes.InvalidArgument, reason: "INVALID_FIELD",
-		message: fmt.Sprintf("%s %s", f.GetField(), f.GetDescription()),
-		fields:  v.fields,
+	message := f.GetField() + " " + f.GetDescription()
+	if v.more > 0 {
+		message += fmt.Sprintf("; and %d more violations, beyond the %d named", v.more, len(v.fields))
 	}
+	return &refusal{reason: reason.InvalidField, message: message, fields: v.fields}
 }
 
 // Status returns err as the status of a call that ended before a handler saw

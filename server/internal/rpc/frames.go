@@ -3,10 +3,9 @@ package rpc
 import (
 	"context"
 
-	"google.golang.org/grpc/codes"
-
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/name"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 // carryOut carries out a client frame that is not the first, and calls reply
@@ -90,7 +89,7 @@ func (s *Service) checkFrame(f *reprisev1.ClientFrame) error {
 	switch f.GetFrame().(type) {
 	case *reprisev1.ClientFrame_Open, *reprisev1.ClientFrame_Resume:
 		return &refusal{
-			code: codes.FailedPrecondition, reason: "SECOND_OPEN",
+			reason:  reason.SecondOpen,
 			message: "this stream is attached already: open and resume may only be the first frame",
 		}
 	}

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/attach"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/session"
 	"github.com/reprise-chat/reprise/server/internal/store"
@@ -73,7 +73,7 @@ func (s *Service) ack(c caller, r *reprisev1.AckRequest, prefix string) (*repris
 	var beyond *attach.BeyondSentError
 	if errors.As(err, &beyond) {
 		return nil, &refusal{
-			code: codes.FailedPrecondition, reason: "ACK_BEYOND_SENT",
+			reason: reason.AckBeyondSent,
 			message: fmt.Sprintf("%spositions[%d] is beyond what was sent on this attachment, up to offset %d of incarnation %q: acknowledge only what you received",
 				prefix, beyond.Index, beyond.Sent, beyond.Incarnation),
 		}
@@ -160,7 +160,7 @@ func (s *Service) roomForOne(ctx context.Context, user, name string) error {
 	}
 	if n >= s.opts.MaxRooms {
 		return &refusal{
-			code: codes.ResourceExhausted, reason: "TOO_MANY_ROOMS",
+			reason:  reason.TooManyRooms,
 			message: fmt.Sprintf("you are a member of %d rooms; at most %d are allowed: leave one (LeaveRoom)", n, s.opts.MaxRooms),
 		}
 	}

@@ -23,7 +23,7 @@ func await[T any](ctx context.Context, start func(done func(T, error))) (T, erro
 		return a.response, a.err
 	case <-ctx.Done():
 		var none T
-		return none, ctx.Err()
+		return none, context.Cause(ctx)
 	}
 }
 

@@ -2,7 +2,9 @@ package rpc
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -10,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 // validate makes every check of a frame that needs no core.
@@ -96,7 +99,7 @@ func clearVia(f *reprisev1.ClientFrame) {
 func checkRefusal(t *testing.T, err error) {
 	t.Helper()
 	r := refuse(err)
-	if r.reason == "INTERNAL" {
+	if r.reason == reason.Internal {
 		t.Fatalf("bad input is called the server's fault: %v", err)
 	}
 	if _, err := proto.Marshal(r.fault("id")); err != nil {
@@ -167,14 +170,54 @@ func TestRefusals(t *testing.T) {
 	for _, k := range known {
 		r := refuse(errors.Join(errors.New("context"), k.err))
 		s := status.Convert(r)
-		if s.Code() != k.code || s.Code() == codes.Unknown || r.reason != k.reason || len(s.Message()) < 20 {
+		if r.reason != k.reason || s.Code() != k.reason.Code() || s.Code() == codes.Unknown || len(s.Message()) < 20 {
 			t.Errorf("%v is %v", k.err, r)
 		}
-		if retry := s.Code() == codes.ResourceExhausted || s.Code() == codes.Unavailable; (r.retry > 0) != retry {
-			t.Errorf("%v: again after %v", k.err, r.retry)
+		if fault := r.fault("").GetFault(); (fault.GetRetryAfter() != nil) != k.reason.Retries() {
+			t.Errorf("%v: again after %v", k.err, fault.GetRetryAfter())
 		}
 	}
-	if r := refuse(errors.New("secret")); r.code != codes.Internal || r.reason != "INTERNAL" || r.message == "secret" || r.cause == nil {
+	if r := refuse(errors.New("secret")); r.reason != reason.Internal || r.message == "secret" || r.cause == nil {
 		t.Errorf("an unknown error is %v", r)
+	}
+}
+
+// TestViolationsFitIntoHeaders: however much is wrong, and whatever the names
+// are, the details stay small enough for clients that take 8 KiB of headers,
+// and say how much they leave out. [A positions list of 1,000 bad entries made
+// 70 KB.]
+func TestViolationsFitIntoHeaders(t *testing.T) {
+	for name, bad := range map[string]string{"short": "a b", "long": strings.Repeat("\u8a9e ", 500), "not UTF-8": strings.Repeat("\xff", 300)} {
+		var positions []*reprisev1.Position
+		for range 1000 {
+			positions = append(positions, &reprisev1.Position{Room: bad, Incarnation: bad})
+		}
+		v := violations{prefix: "resume."}
+		v.positions(positions, maxPositions)
+		r := refuse(v.err())
+		s := r.GRPCStatus()
+		b, err := proto.Marshal(s.Proto())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b) > 4<<10 {
+			t.Errorf("%s: the details have %d bytes", name, len(b))
+		}
+		// Each position has two bad fields, and all but the first are named
+		// twice.
+		said := fmt.Sprintf("; and %d more violations, beyond the %d named", 3*1000-1-len(r.fields), len(r.fields))
+		if !strings.HasSuffix(s.Message(), said) || len(r.fields) == 0 || len(r.fields) > 20 {
+			t.Errorf("%s: %d named, and the message is %q", name, len(r.fields), s.Message())
+		}
+		if _, err := proto.Marshal(r.fault("id")); err != nil {
+			t.Errorf("%s: the Fault cannot be sent: %v", name, err)
+		}
+	}
+	var v violations
+	for i := range 20 {
+		v.add(fmt.Sprint("f", i), "is wrong")
+	}
+	if r := refuse(v.err()); len(r.fields) != 20 || r.message != "f0 is wrong" {
+		t.Errorf("20 violations: %d named, %q", len(r.fields), r.message)
 	}
 }
