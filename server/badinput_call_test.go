@@ -36,7 +36,7 @@ func badInputReads() map[string][]badInputCase {
 		members = append(members, badInputCase{name, &reprisev1.ListMembersRequest{Room: "mine", PageSize: n}, badInputField("page_size", says)})
 	}
 	encoded := func(s string) string { return "pt_" + base64.RawURLEncoding.EncodeToString([]byte(s)) }
-	for i, token := range []string{"x", "pt_", "pt_!", "pt_" + badInputNotUTF8, encoded("a b"), encoded(badInputLong), encoded("mine") + "="} {
+	for i, token := range []string{"x", "pt", "pt_!", "pt_" + badInputNotUTF8, encoded("mine") + "=", encoded("mine") + "\n"} {
 		name, want := fmt.Sprint("token ", i), badInputField("page_token", "is not one that the server gave out (next_page_token)")
 		rooms = append(rooms, badInputCase{name, &reprisev1.ListRoomsRequest{PageToken: token}, want})
 		members = append(members, badInputCase{name, &reprisev1.ListMembersRequest{Room: "mine", PageToken: token}, want})
@@ -169,7 +169,7 @@ func badInputAttaches(own, other *reprisev1.Welcome) []badInputCase {
 	cases := []badInputCase{
 		{"history", &reprisev1.OpenRequest{History: 1001}, badInputField("history", "must be at most 1000, is 1001")},
 		{"too many in focus", &reprisev1.OpenRequest{Focus: make([]string, 101)}, badInputField("focus", "at most 100 entries, has 101")},
-		{"focus", &reprisev1.OpenRequest{Focus: []string{"mine", "a b"}}, badInputField("focus[1]", "may only have")},
+		{"focus", &reprisev1.OpenRequest{Focus: []string{"mine", "a b"}}, badInputField("focus[1]", "without spaces, not ' '")},
 		{"no session", resume(func(r *reprisev1.ResumeRequest) { r.SessionId = "" }), badInputField("session_id", "must be set")},
 		{"not a session", resume(func(r *reprisev1.ResumeRequest) { r.SessionId = "s_ " }), badInputField("session_id", "is not one that the server gave out")},
 		{"session too long", resume(func(r *reprisev1.ResumeRequest) { r.SessionId = "s_" + badInputLong }), badInputField("session_id", "at most 64 characters")},
@@ -182,13 +182,13 @@ func badInputAttaches(own, other *reprisev1.Welcome) []badInputCase {
 		{"takeover", resume(func(r *reprisev1.ResumeRequest) { r.Takeover = 9 }), badInputField("takeover", "has no value 9")},
 		{"too many positions", resume(at(make([]*reprisev1.Position, 2001)...)), badInputField("positions", "at most 2000 entries, has 2001")},
 		{"named twice", resume(at(mine, mine)), badInputField("positions[1].room", "is named twice")},
-		{"position of no room", resume(at(&reprisev1.Position{Offset: 1})), badInputField("positions[0].room", "1 to 128 characters, has 0")},
+		{"position of no room", resume(at(&reprisev1.Position{Offset: 1})), badInputField("positions[0].room", "1 to 128 bytes, has 0")},
 		{"checkpoint not ours", checkpoint("17"), badInputField("checkpoint", `those begin with "cp_"`)},
 		{"checkpoint with a space", checkpoint("cp_ 1"), badInputField("checkpoint", "is not one that the server gave out")},
 		{"checkpoint too long", checkpoint("cp_" + badInputLong), badInputField("checkpoint", "at most 64 characters, has 132")},
 		{"checkpoint unknown", checkpoint("cp_zzzzz"), badInputWant{codes.FailedPrecondition, "POSITIONS_NEEDED", "", "resume with all your positions and no checkpoint"}},
 	}
-	return append(cases, badInputNames("instance_id", 64, func(s string) proto.Message { return &reprisev1.OpenRequest{InstanceId: s} })...)
+	return append(cases, badInputIDs("instance_id", 64, func(s string) proto.Message { return &reprisev1.OpenRequest{InstanceId: s} })...)
 }
 
 // TestBadInputAttach makes mistakes in open and resume, as a call and as a
@@ -291,6 +291,9 @@ func TestBadInputToken(t *testing.T) {
 	w := badInputStart(t)
 	missing := badInputWant{codes.Unauthenticated, "TOKEN_MISSING", "", `send metadata "authorization: Bearer TOKEN"`}
 	invalid := badInputWant{codes.Unauthenticated, "TOKEN_INVALID", "", `send one metadata "authorization: Bearer TOKEN"`}
+	notAUser := func(says string) badInputWant {
+		return badInputWant{codes.Unauthenticated, "TOKEN_INVALID", "", says}
+	}
 	for _, c := range []struct {
 		name   string
 		tokens []string
@@ -301,9 +304,11 @@ func TestBadInputToken(t *testing.T) {
 		{"no scheme", []string{"dev:alice"}, invalid},
 		{"another scheme", []string{"Basic dev:alice"}, invalid},
 		{"not a token", []string{"Bearer alice"}, invalid},
-		{"no name", []string{"Bearer dev:"}, invalid},
-		{"name with a space", []string{"Bearer dev:al ice"}, invalid},
-		{"name too long", []string{"Bearer dev:" + badInputLong}, invalid},
+		{"no name", []string{"Bearer dev:"}, notAUser("must have 1 to 128 bytes, has 0")},
+		{"name with a space", []string{"Bearer dev:al ice"}, notAUser("ASCII without spaces, not ' '")},
+		{"name too long", []string{"Bearer dev:" + badInputLong}, notAUser("must have 1 to 128 bytes, has 129")},
+		{"name with an encoded NUL", []string{"Bearer dev:a%00"}, notAUser(`not '\x00'`)},
+		{"half an escape", []string{"Bearer dev:a%f"}, invalid},
 		{"token too long", []string{"Bearer dev:" + strings.Repeat("x", 9<<10)}, invalid},
 		{"two", []string{"Bearer dev:alice", "Bearer dev:bob"}, invalid},
 		{"the same twice", slices.Repeat([]string{"Bearer dev:alice"}, 2), invalid},

@@ -36,9 +36,9 @@ var (
 	badInputLong      = strings.Repeat("x", 129)
 )
 
-// badInputNames are the ways in which a name of at most bound characters can
-// be wrong.
-func badInputNames(field string, bound int, build func(string) proto.Message) []badInputCase {
+// badInputIDs are the ways in which an id of at most bound characters can be
+// wrong.
+func badInputIDs(field string, bound int, build func(string) proto.Message) []badInputCase {
 	const plain = `may only have A-Z a-z 0-9 and "_.:-`
 	return []badInputCase{
 		{field + " too long", build(strings.Repeat("x", bound+1)), badInputField(field, fmt.Sprintf("to %d characters, has %d", bound, bound+1))},
@@ -50,9 +50,24 @@ func badInputNames(field string, bound int, build func(string) proto.Message) []
 	}
 }
 
+// badInputNames are the ways in which the name of a room or a user can be
+// wrong.
+func badInputNames(field string, build func(string) proto.Message) []badInputCase {
+	want := func(says string) badInputWant { return badInputField(field, says) }
+	return []badInputCase{
+		{field + " empty", build(""), want("must have 1 to 128 bytes, has 0")},
+		{field + " too long", build(badInputLong), want("must have 1 to 128 bytes, has 129")},
+		{field + " with a control character", build("a\nb"), want(`not '\n'`)},
+		{field + " with a space", build("a b"), want("without spaces, not ' '")},
+		{field + " with a NUL", build("a\x00"), want(`not '\x00'`)},
+		{field + " that writes backwards", build("a\u202eb"), want(`not '\u202e'`)},
+		{field + " not in its normal form", build("cafe\u0301"), want("must be in its normal form (RFC 8265), which is \"caf\u00e9\"")},
+		{field + " not UTF-8", build(badInputNotUTF8), want("must be valid UTF-8")},
+	}
+}
+
 func badInputRooms(build func(string) proto.Message) []badInputCase {
-	return append(badInputNames("room", 128, build),
-		badInputCase{"room empty", build(""), badInputField("room", "must have 1 to 128 characters, has 0")},
+	return append(badInputNames("room", build),
 		badInputCase{"room unknown", build("nowhere"), badInputNoRoom},
 		badInputCase{"room of others", build("theirs"), badInputNoRoom},
 	)
@@ -74,10 +89,10 @@ func badInputPublishes() []badInputCase {
 	}
 	cases = append(cases, badInputRooms(func(s string) proto.Message { return &reprisev1.SendMessageRequest{Room: s, Text: "x"} })...)
 	cases = append(cases, badInputRooms(func(s string) proto.Message { return &reprisev1.SendCustomRequest{Room: s, Type: "t"} })...)
-	cases = append(cases, badInputNames("client_id", 64, func(s string) proto.Message {
+	cases = append(cases, badInputIDs("client_id", 64, func(s string) proto.Message {
 		return &reprisev1.SendMessageRequest{Room: "mine", Text: "x", ClientId: s}
 	})...)
-	return append(cases, badInputNames("type", 64, func(s string) proto.Message { return custom(s, "") })...)
+	return append(cases, badInputIDs("type", 64, func(s string) proto.Message { return custom(s, "") })...)
 }
 
 func badInputAcks(w *badInputWorld) []badInputCase {
@@ -125,18 +140,17 @@ func badInputMemberships() []badInputCase {
 		{"title not UTF-8", create(func(r *reprisev1.CreateRoomRequest) { r.Title = badInputNotUTF8 }), badInputField("title", "must be valid UTF-8")},
 		{"access unknown", create(func(r *reprisev1.CreateRoomRequest) { r.Access = 9 }), badInputField("access", "has no value 9")},
 		{"too many members", create(func(r *reprisev1.CreateRoomRequest) { r.Members = make([]string, 101) }), badInputField("members", "at most 100 entries, has 101")},
-		{"a member's name", create(func(r *reprisev1.CreateRoomRequest) { r.Members = []string{"ok", "not ok"} }), badInputField("members[1]", "may only have")},
+		{"a member's name", create(func(r *reprisev1.CreateRoomRequest) { r.Members = []string{"ok", "not ok"} }), badInputField("members[1]", "without spaces")},
 		{"age negative", age(durationpb.New(-time.Second)), badInputField("retention.max_age", "from 0 to 10000 years")},
 		{"age huge", age(&durationpb.Duration{Seconds: math.MaxInt64}), badInputField("retention.max_age", "from 0 to 10000 years")},
 		{"age invalid", age(&durationpb.Duration{Seconds: 1, Nanos: -1}), badInputField("retention.max_age", "from 0 to 10000 years")},
 		{"exists", create(func(r *reprisev1.CreateRoomRequest) { r.Room = "mine" }), exists},
-		{"room empty", create(func(r *reprisev1.CreateRoomRequest) { r.Room = "" }), badInputField("room", "1 to 128 characters, has 0")},
 		{"private", &reprisev1.JoinRoomRequest{Room: "theirs"}, badInputWant{codes.PermissionDenied, "JOIN_REFUSED", "", "you may not join this room"}},
 		{"history", &reprisev1.JoinRoomRequest{Room: "mine", History: 1001}, badInputField("history", "must be at most 1000, is 1001")},
 		{"history huge", &reprisev1.JoinRoomRequest{Room: "mine", History: math.MaxUint32}, badInputField("history", "must be at most 1000, is 4294967295")},
 	}
-	cases = append(cases, badInputNames("room", 128, func(s string) proto.Message { return &reprisev1.CreateRoomRequest{Room: s} })...)
-	cases = append(cases, badInputNames("room", 128, func(s string) proto.Message { return &reprisev1.JoinRoomRequest{Room: s} })...)
+	cases = append(cases, badInputNames("room", func(s string) proto.Message { return &reprisev1.CreateRoomRequest{Room: s} })...)
+	cases = append(cases, badInputNames("room", func(s string) proto.Message { return &reprisev1.JoinRoomRequest{Room: s} })...)
 	return append(cases, badInputRooms(func(s string) proto.Message { return &reprisev1.LeaveRoomRequest{Room: s} })...)
 }
 

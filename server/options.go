@@ -44,9 +44,11 @@ type Options struct {
 	// Store is the engine to serve from, which the server then owns; for other
 	// engines of this module and its tests. Default: the embedded one in Dir.
 	Store store.Store
-	// Verifier says who a caller is. Default: the development identity, which
-	// believes "Bearer dev:NAME" and makes Serve refuse any listener that is
-	// not on loopback.
+	// Verifier says who a caller is. Its users have names of 1 to 128 bytes that
+	// RFC 8265's UsernameCasePreserved leaves as they are; a token of any other
+	// user is refused. Default: the development identity, which believes
+	// "Bearer dev:NAME", NAME percent-encoded, and makes Serve refuse any
+	// listener that is not on loopback.
 	Verifier Verifier
 	// Reflection lets clients such as grpcurl ask for the contract, and
 	// operators for channelz.

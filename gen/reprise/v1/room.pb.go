@@ -75,7 +75,8 @@ func (RoomClosed_Reason) EnumDescriptor() ([]byte, []int) {
 // Room is a named, durable, ordered log of events with members.
 type Room struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name: 1 to 128 characters out of A-Z a-z 0-9 and "_.:-".
+	// Name: 1 to 128 bytes that RFC 8265's UsernameCasePreserved leaves as they
+	// are: letters and digits of any script and ASCII without spaces.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Title for people, may be empty.
 	Title string `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
@@ -268,7 +269,7 @@ func (x *Retention) GetMaxBytes() uint64 {
 // Member is one user's membership of one room.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The user.
+	// The user: the subject of its token, by the rule of Room.name.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// Offset of the event by which the membership began.
 	Joined        uint64 `protobuf:"varint,2,opt,name=joined,proto3" json:"joined,omitempty"`
@@ -465,7 +466,7 @@ type CreateRoomRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The attachment that speaks; optional.
 	Via *Via `protobuf:"bytes,1,opt,name=via,proto3" json:"via,omitempty"`
-	// Room name: 1 to 128 characters out of A-Z a-z 0-9 and "_.:-".
+	// Room name, as in Room.name.
 	Room string `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
 	// Title for people, at most 256 bytes; may be empty.
 	Title string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`

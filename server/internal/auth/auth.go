@@ -4,6 +4,8 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/url"
 	"strings"
 
 	"github.com/reprise-chat/reprise/server/internal/name"
@@ -23,6 +25,18 @@ type Identity struct {
 	User string
 }
 
+// NameError says that a token is good and that the user it names cannot be one.
+// It wraps ErrInvalid.
+type NameError struct {
+	// Rule is what a user id must be and this one is not.
+	Rule string
+}
+
+func (e *NameError) Error() string { return "auth: the user id of the token " + e.Rule }
+
+// Unwrap returns ErrInvalid.
+func (e *NameError) Unwrap() error { return ErrInvalid }
+
 // Verifier verifies bearer tokens. Implementations are safe for concurrent
 // use.
 type Verifier interface {
@@ -31,8 +45,23 @@ type Verifier interface {
 	Verify(ctx context.Context, token string) (Identity, error)
 }
 
-// Development accepts the token "dev:NAME" from anybody as user NAME. It is for
-// servers that only their own machine can reach.
+// Identify returns whose token it is. Whatever the Verifier says goes through
+// here: a user id is a name by the rule of package name, or the token is
+// refused with a *NameError.
+func Identify(ctx context.Context, v Verifier, token string) (Identity, error) {
+	id, err := v.Verify(ctx, token)
+	if err != nil {
+		return Identity{}, err
+	}
+	if err := name.CheckUser(id.User); err != nil {
+		return Identity{}, &NameError{Rule: err.Error()}
+	}
+	return id, nil
+}
+
+// Development accepts the token "dev:NAME" from anybody as user NAME. NAME is
+// percent-encoded, because metadata is ASCII: url.PathEscape, or
+// encodeURIComponent. It is for servers that only their own machine can reach.
 type Development struct{}
 
 // Verify implements Verifier.
@@ -40,9 +69,13 @@ func (Development) Verify(_ context.Context, token string) (Identity, error) {
 	if token == "" {
 		return Identity{}, ErrMissing
 	}
-	user, ok := strings.CutPrefix(token, "dev:")
-	if !ok || name.CheckUser(user) != nil {
+	encoded, ok := strings.CutPrefix(token, "dev:")
+	if !ok {
 		return Identity{}, ErrInvalid
+	}
+	user, err := url.PathUnescape(encoded)
+	if err != nil {
+		return Identity{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return Identity{User: user}, nil
 }

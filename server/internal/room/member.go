@@ -62,9 +62,9 @@ func (r *Room) Member(ctx context.Context, user string) (store.Member, error) {
 	return m, err
 }
 
-// Members returns up to limit members whose names sort after `after`.
-func (r *Room) Members(ctx context.Context, after string, limit int) ([]store.Member, error) {
-	return r.log.Members(ctx, after, limit)
+// Members returns up to limit members whose names are not before from.
+func (r *Room) Members(ctx context.Context, from string, limit int) ([]store.Member, error) {
+	return r.log.Members(ctx, from, limit)
 }
 
 // Change is the outcome of a change of membership.

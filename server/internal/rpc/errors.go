@@ -84,7 +84,7 @@ var known = []struct {
 	{store.ErrDiskReserve, reason.DiskReserve, "the server's disk is nearly full and takes no writes; reading goes on: tell its operator"},
 	{store.ErrClosed, reason.Draining, "the server is stopping: resume in a moment"},
 	{auth.ErrMissing, reason.TokenMissing, `no token: send metadata "authorization: Bearer TOKEN" (on a development server: "Bearer dev:YOUR_NAME")`},
-	{auth.ErrInvalid, reason.TokenInvalid, `the token is not valid: send one metadata "authorization: Bearer TOKEN" (on a development server: "Bearer dev:YOUR_NAME", a name of at most 128 of A-Z a-z 0-9 _.:@-)`},
+	{auth.ErrInvalid, reason.TokenInvalid, `the token is not valid: send one metadata "authorization: Bearer TOKEN" (on a development server: "Bearer dev:YOUR_NAME", percent-encoded)`},
 	{context.Canceled, reason.Canceled, "the client went away"},
 	{context.DeadlineExceeded, reason.Deadline, "the deadline has passed; a publish may still succeed: retry with the same client_id"},
 }
@@ -103,6 +103,13 @@ func refuse(err error) *refusal {
 	var l *limit.Error
 	if errors.As(err, &l) {
 		return &refusal{reason: reason.RateLimited, message: l.Error(), retry: l.RetryAfter}
+	}
+	var n *auth.NameError
+	if errors.As(err, &n) {
+		return &refusal{
+			reason:  reason.TokenInvalid,
+			message: "the user id of the token " + n.Rule + ": this server cannot take its bearer as a user",
+		}
 	}
 	for _, k := range known {
 		if errors.Is(err, k.err) {

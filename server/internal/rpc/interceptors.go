@@ -89,7 +89,7 @@ func (g guard) authenticate(ctx context.Context, method string) (context.Context
 	if err != nil {
 		return ctx, refuse(err)
 	}
-	id, err := g.verifier.Verify(ctx, token)
+	id, err := auth.Identify(ctx, g.verifier, token)
 	if err != nil {
 		return ctx, g.service.fail(ctx, err)
 	}

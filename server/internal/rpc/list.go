@@ -9,7 +9,6 @@ import (
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/attach"
 	"github.com/reprise-chat/reprise/server/internal/event"
-	"github.com/reprise-chat/reprise/server/internal/name"
 	"github.com/reprise-chat/reprise/server/internal/room"
 )
 
@@ -38,7 +37,7 @@ func (s *Service) ListRooms(ctx context.Context, r *reprisev1.ListRoomsRequest) 
 	return unary(ctx, s, nil, func(c caller) (*reprisev1.ListRoomsResponse, error) {
 		var v violations
 		size := v.page("page_size", r.GetPageSize())
-		after := v.token(r.GetPageToken())
+		from := v.token(r.GetPageToken())
 		if err := v.err(); err != nil {
 			return nil, err
 		}
@@ -48,7 +47,7 @@ func (s *Service) ListRooms(ctx context.Context, r *reprisev1.ListRoomsRequest) 
 		}
 		out := new(reprisev1.ListRoomsResponse)
 		for _, ur := range memberships { // by name
-			if !ur.Joined || ur.Room <= after {
+			if !ur.Joined || ur.Room < from {
 				continue
 			}
 			if len(out.Rooms) == size {
@@ -74,19 +73,19 @@ func (s *Service) ListMembers(ctx context.Context, r *reprisev1.ListMembersReque
 		var v violations
 		v.room("room", r.GetRoom())
 		size := v.page("page_size", r.GetPageSize())
-		after := v.token(r.GetPageToken())
+		from := v.token(r.GetPageToken())
 		if err := v.err(); err != nil {
 			return nil, err
 		}
 		out := new(reprisev1.ListMembersResponse)
 		err := s.inMembers(ctx, r.GetRoom(), func(rm *room.Room) error {
-			members, err := rm.Members(ctx, after, size+1)
+			members, err := rm.Members(ctx, from, size+1)
 			for i, m := range members {
 				if i == size {
 					out.NextPageToken = pageToken(members[size-1].User)
 					break
 				}
-				out.Members = append(out.Members, &reprisev1.Member{User: m.User, Joined: m.Joined})
+				out.Members = append(out.Members, &reprisev1.Member{User: strings.ToValidUTF8(m.User, "\ufffd"), Joined: m.Joined})
 			}
 			return err
 		})
@@ -95,25 +94,25 @@ func (s *Service) ListMembers(ctx context.Context, r *reprisev1.ListMembersReque
 }
 
 // A page token is "pt_" and the base64url of the last name of its page, so
-// that a page begins where the one before ended whatever has changed since.
+// that a page begins where the one before ended whatever has changed since. Any
+// name will do: what was stored once can be listed whatever is a name today.
 const tokenPrefix = "pt_"
 
 func pageToken(last string) string {
 	return tokenPrefix + base64.RawURLEncoding.EncodeToString([]byte(last))
 }
 
-// token returns the name that a page begins after.
-func (v *violations) token(token string) (after string) {
+// token returns the least name that a page may begin with.
+func (v *violations) token(token string) (from string) {
 	if token == "" {
 		return ""
 	}
-	b, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(token, tokenPrefix))
-	after = string(b)
-	if err != nil || pageToken(after) != token || name.CheckUser(after) != nil {
+	last, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(token, tokenPrefix))
+	if err != nil || pageToken(string(last)) != token {
 		v.add("page_token", "is not one that the server gave out (next_page_token)")
 		return ""
 	}
-	return after
+	return string(append(last, 0)) // the first string after it
 }
 
 // ListEvents implements ChatService.

@@ -62,7 +62,7 @@ func (v *violations) id(field, s, prefix string) {
 		v.add(field, "must be set; it is in the Welcome")
 	case len(s) > maxSessionID:
 		v.add(field, fmt.Sprintf("must have at most %d characters, has %d", maxSessionID, len(s)))
-	case !strings.HasPrefix(s, prefix) || name.CheckRoom(s) != nil:
+	case !strings.HasPrefix(s, prefix) || name.CheckIssued(s, maxSessionID) != nil:
 		v.add(field, fmt.Sprintf("is not one that the server gave out: those begin with %q", prefix))
 	}
 }
@@ -101,7 +101,7 @@ func (v *violations) positions(ps []*reprisev1.Position, bound int) {
 }
 
 func (v *violations) incarnation(field, s string) {
-	if len(s) > maxIncarnation || (s != "" && name.CheckRoom(s) != nil) {
+	if s != "" && name.CheckIssued(s, maxIncarnation) != nil {
 		v.add(field, fmt.Sprintf("is not one that the server gave out, or has more than %d characters", maxIncarnation))
 	}
 }

@@ -120,9 +120,9 @@ type Log interface {
 
 	// Member returns a user's membership; ok is false if there is none.
 	Member(ctx context.Context, user string) (m Member, ok bool, err error)
-	// Members returns up to limit members whose names sort after `after`, in
+	// Members returns up to limit members whose names are not before from, in
 	// byte order.
-	Members(ctx context.Context, after string, limit int) ([]Member, error)
+	Members(ctx context.Context, from string, limit int) ([]Member, error)
 
 	// Trim removes the oldest events that are beyond r, with their client
 	// ids, and returns the new state. Offsets never restart: an emptied room

@@ -27,7 +27,8 @@ export const file_reprise_v1_room: GenFile = /*@__PURE__*/
  */
 export type Room = Message<"reprise.v1.Room"> & {
   /**
-   * Name: 1 to 128 characters out of A-Z a-z 0-9 and "_.:-".
+   * Name: 1 to 128 bytes that RFC 8265's UsernameCasePreserved leaves as they
+   * are: letters and digits of any script and ASCII without spaces.
    *
    * @generated from field: string name = 1;
    */
@@ -148,7 +149,7 @@ export const RetentionSchema: GenMessage<Retention> = /*@__PURE__*/
  */
 export type Member = Message<"reprise.v1.Member"> & {
   /**
-   * The user.
+   * The user: the subject of its token, by the rule of Room.name.
    *
    * @generated from field: string user = 1;
    */
@@ -290,7 +291,7 @@ export type CreateRoomRequest = Message<"reprise.v1.CreateRoomRequest"> & {
   via?: Via | undefined;
 
   /**
-   * Room name: 1 to 128 characters out of A-Z a-z 0-9 and "_.:-".
+   * Room name, as in Room.name.
    *
    * @generated from field: string room = 2;
    */

@@ -3,6 +3,7 @@ package pebble
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
@@ -39,7 +40,7 @@ func (c *checker) checkUsers() error {
 func (c *checker) userRoom(user string, u store.UserRoom) {
 	r := c.rooms[u.Room]
 	if r == nil {
-		c.found(Problem{Room: u.Room, Detail: "user \"" + user + "\" has a membership of it, and there is no such room"})
+		c.found(Problem{Room: u.Room, Detail: fmt.Sprintf("user %q has a membership of it, and there is no such room", user)})
 		return
 	}
 	if u.Offset == 0 || r.whole && u.Offset > r.head {

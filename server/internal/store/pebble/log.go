@@ -199,7 +199,7 @@ func (l *Log) Member(ctx context.Context, user string) (store.Member, bool, erro
 }
 
 // Members implements [store.Log].
-func (l *Log) Members(ctx context.Context, after string, limit int) ([]store.Member, error) {
+func (l *Log) Members(ctx context.Context, from string, limit int) ([]store.Member, error) {
 	v, d, err := l.acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -208,11 +208,7 @@ func (l *Log) Members(ctx context.Context, after string, limit int) ([]store.Mem
 	if d.number == 0 || limit <= 0 {
 		return nil, nil
 	}
-	lower := memberKey(d.number, "")
-	upper := prefixEnd(lower)
-	if after != "" {
-		lower = keyAfter(memberKey(d.number, after))
-	}
+	lower, upper := memberKey(d.number, from), prefixEnd(memberKey(d.number, ""))
 	var members []store.Member
 	err = scan(v.snap, lower, upper, func(key, value []byte) (bool, error) {
 		user, keyErr := parseMemberKey(key)

@@ -68,7 +68,7 @@ func (r *room) members(want []store.Member) {
 
 func testMembersPages(t *testing.T, h Harness) {
 	r, other := newRoom(t, h.Store, "r"), newRoom(t, h.Store, "s")
-	users := []string{"a", "a\x00", "a\x00b", "aa", "b", "\xff", "\xff\x00", "user:1", "user:10", "user:2"}
+	users := []string{"", "a", "a\x00", "a\x00b", "aa", "b", "\xff", "\xff\x00", "user:1", "user:10", "user:2"}
 	for _, u := range users {
 		r.change(u, true, u)
 		other.change("other "+u, true, u)
@@ -76,8 +76,8 @@ func testMembersPages(t *testing.T, h Harness) {
 	slices.Sort(users)
 	for limit := 1; limit <= len(users)+1; limit++ {
 		var got []string
-		for after := ""; ; after = got[len(got)-1] {
-			page, err := r.log.Members(t.Context(), after, limit)
+		for from := ""; ; from = got[len(got)-1] + "\x00" {
+			page, err := r.log.Members(t.Context(), from, limit)
 			check(t, err)
 			if len(page) == 0 {
 				break
