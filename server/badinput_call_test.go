@@ -180,7 +180,7 @@ func badInputAttaches(own, other *reprisev1.Welcome) []badInputCase {
 		{"key and more", key(own.GetResumeKey() + "A"), notKey},
 		{"key not UTF-8", key("rk_" + badInputNotUTF8), notKey},
 		{"takeover", resume(func(r *reprisev1.ResumeRequest) { r.Takeover = 9 }), badInputField("takeover", "has no value 9")},
-		{"too many positions", resume(at(make([]*reprisev1.Position, 2001)...)), badInputField("positions", "at most 2000 entries, has 2001")},
+		{"too many positions", resume(at(make([]*reprisev1.Position, 8001)...)), badInputField("positions", "at most 8000 entries, has 8001")},
 		{"named twice", resume(at(mine, mine)), badInputField("positions[1].room", "is named twice")},
 		{"position of no room", resume(at(&reprisev1.Position{Offset: 1})), badInputField("positions[0].room", "1 to 128 bytes, has 0")},
 		{"checkpoint not ours", checkpoint("17"), badInputField("checkpoint", `those begin with "cp_"`)},

@@ -87,29 +87,6 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Limits protect the server. A zero field has the default given; a negative
-// rate is no limit.
-type Limits struct {
-	// MessageBytes bounds the text or data of an event. Default 64 KiB.
-	MessageBytes int
-	// FrameBytes bounds a client frame or request. Default 1 MiB.
-	FrameBytes int
-	// RoomsPerUser bounds a user's memberships. Default 1,000.
-	RoomsPerUser int
-	// SessionsPerUser bounds a user's sessions: beyond, the oldest one that is
-	// not attached makes room. Default 32.
-	SessionsPerUser int
-	// StreamsPerConnection bounds the calls in progress on one gRPC
-	// connection. Default 100.
-	StreamsPerConnection uint32
-	// UserPublishes and RoomPublishes bound events a second by one user and
-	// into one room, in bursts of twice that. Default 200 and 2,000.
-	UserPublishes, RoomPublishes float64
-	// Attaches bounds attaches a second on this node, in bursts of twice that:
-	// beyond, clients are told when to come again. Default 1,000.
-	Attaches float64
-}
-
 func (o Options) withDefaults() (Options, error) {
 	if o.Dir == "" && o.Store == nil {
 		return o, errors.New("server: Options.Dir is required")
@@ -126,16 +103,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	l := &o.Limits
-	setDefault(&l.MessageBytes, 64<<10)
-	setDefault(&l.FrameBytes, 1<<20)
-	setDefault(&l.RoomsPerUser, 1000)
-	setDefault(&l.SessionsPerUser, 32)
-	setDefault(&l.StreamsPerConnection, 100)
-	setDefault(&l.UserPublishes, 200)
-	setDefault(&l.RoomPublishes, 2000)
-	setDefault(&l.Attaches, 1000)
-	return o, nil
+	o.Limits.setDefaults()
+	return o, o.check()
 }
 
 func setDefault[T comparable](v *T, d T) {

@@ -70,6 +70,7 @@ func New(o Options) (*Server, error) {
 func assemble(o Options, st store.Store) (*Server, error) {
 	s := &Server{opts: o, store: st, pool: attach.NewPool(), health: health.NewServer()}
 	m := newMetrics()
+	edge := serviceOptions(o)
 	s.rooms = room.NewHub(st, room.Options{
 		CreateOnJoin: !o.RefuseCreateOnJoin, Retention: o.Retention, TrimEvery: o.TrimEvery, Busy: s.pool.Busy, Logger: o.Logger,
 		OnPublish: m.publish,
@@ -78,10 +79,11 @@ func assemble(o Options, st store.Store) (*Server, error) {
 	s.sessions = session.NewRegistry(st, session.Options{MaxPerUser: o.Limits.SessionsPerUser, Logger: o.Logger})
 	s.attaches = attach.NewManager(st, s.rooms, s.sessions, s.pool, attach.Options{
 		Heartbeat: o.Heartbeat, ReplayLimit: o.ReplayLimit, AttachRate: attachRate(o.Limits), Observer: m,
+		Limits: edge.Limits(o.Limits.SessionsPerUser),
 	})
-	s.service = rpc.New(st, s.rooms, s.sessions, s.attaches, serviceOptions(o))
+	s.service = rpc.New(st, s.rooms, s.sessions, s.attaches, edge)
 	m.gauge("reprise_streams", "Streams that are live.", func() float64 { return float64(s.attaches.Live()) })
-	s.grpc = grpc.NewServer(append(s.service.ServerOptions(o.Verifier), transportOptions(o.Limits)...)...)
+	s.grpc = grpc.NewServer(append(s.service.ServerOptions(o.Verifier), transportOptions(o.Limits, edge)...)...)
 	s.register(s.grpc)
 	if o.Reflection {
 		reflection.Register(s.grpc)
@@ -91,7 +93,7 @@ func assemble(o Options, st store.Store) (*Server, error) {
 	s.gateway, err = gateway.New(gateway.Options{
 		Hosts: o.Hosts, Origins: o.Origins, Page: o.Page, Metrics: m.handler(), Ready: s.ready,
 		Register: s.register, ServerOptions: s.service.ServerOptions(o.Verifier),
-		MaxRecvBytes: recvBytes(o.Limits), Logger: o.Logger,
+		MaxRecvBytes: edge.MaxRecv(), Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.closeCore(context.Background()))
@@ -121,17 +123,12 @@ func serviceOptions(o Options) rpc.Options {
 	}
 }
 
-// recvBytes is what the transport takes: more than the limit of a frame, so
-// that a frame that is a little too large gets an answer that says so instead
-// of the end of its stream.
-func recvBytes(l Limits) int { return 2 * l.FrameBytes }
-
 // transportOptions bound what a native connection can make the server hold,
 // and find peers that are gone. Every one of them is off or huge by default.
-func transportOptions(l Limits) []grpc.ServerOption {
+func transportOptions(l Limits, edge rpc.Options) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(l.StreamsPerConnection),
-		grpc.MaxRecvMsgSize(recvBytes(l)),
+		grpc.MaxRecvMsgSize(edge.MaxRecv()),
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
 		// A peer whose socket takes nothing for 40 s is dead (P6): grpc-go makes

@@ -303,7 +303,12 @@ type OpenRequest struct {
 	Focus []string `protobuf:"bytes,3,rep,name=focus,proto3" json:"focus,omitempty"`
 	// Pause this stream while more than this many bytes of events sent on it
 	// are unacknowledged; 0 for no such bound. Nothing is dropped.
-	Window        uint32 `protobuf:"varint,4,opt,name=window,proto3" json:"window,omitempty"`
+	Window uint32 `protobuf:"varint,4,opt,name=window,proto3" json:"window,omitempty"`
+	// The session ends with this stream: no record of it is left, so it takes
+	// the place of none of the user's other sessions and cannot be resumed (a
+	// Resume of it is OUTCOME_REBUILT). For programs that keep no positions and
+	// for a look from a terminal.
+	Ephemeral     bool `protobuf:"varint,5,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -364,6 +369,13 @@ func (x *OpenRequest) GetWindow() uint32 {
 		return x.Window
 	}
 	return 0
+}
+
+func (x *OpenRequest) GetEphemeral() bool {
+	if x != nil {
+		return x.Ephemeral
+	}
+	return false
 }
 
 // ResumeRequest attaches to an existing session: restores its rooms and
@@ -520,7 +532,10 @@ type Welcome struct {
 	EventsToReplay uint64 `protobuf:"varint,9,opt,name=events_to_replay,json=eventsToReplay,proto3" json:"events_to_replay,omitempty"`
 	// If the stream is lost without a Drain, wait a random time up to this
 	// before the first attempt.
-	ResumeHint    *durationpb.Duration `protobuf:"bytes,10,opt,name=resume_hint,json=resumeHint,proto3" json:"resume_hint,omitempty"`
+	ResumeHint *durationpb.Duration `protobuf:"bytes,10,opt,name=resume_hint,json=resumeHint,proto3" json:"resume_hint,omitempty"`
+	// What the server takes, so that a client can refuse at once what could not
+	// be taken. Absent from a server that does not say.
+	Limits        *Limits `protobuf:"bytes,11,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -625,6 +640,118 @@ func (x *Welcome) GetResumeHint() *durationpb.Duration {
 	return nil
 }
 
+func (x *Welcome) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// Limits are bounds of the server that a client can keep to by itself. They
+// are those of the server that this stream is on: the next one may have
+// others. 0 says nothing about a bound.
+type Limits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Encoded bytes of a client frame or request, `resume` excepted.
+	FrameBytes uint32 `protobuf:"varint,1,opt,name=frame_bytes,json=frameBytes,proto3" json:"frame_bytes,omitempty"`
+	// Bytes of SendMessageRequest.text and of SendCustomRequest.data.
+	MessageBytes uint32 `protobuf:"varint,2,opt,name=message_bytes,json=messageBytes,proto3" json:"message_bytes,omitempty"`
+	// Encoded bytes of a ResumeRequest. `resume_positions` fit if none names
+	// earlier stretches, and the longest ones of twice as many rooms as a user may
+	// have.
+	ResumeBytes uint32 `protobuf:"varint,3,opt,name=resume_bytes,json=resumeBytes,proto3" json:"resume_bytes,omitempty"`
+	// Entries of ResumeRequest.positions.
+	ResumePositions uint32 `protobuf:"varint,4,opt,name=resume_positions,json=resumePositions,proto3" json:"resume_positions,omitempty"`
+	// Entries of AckRequest.positions.
+	AckPositions uint32 `protobuf:"varint,5,opt,name=ack_positions,json=ackPositions,proto3" json:"ack_positions,omitempty"`
+	// Rooms of a user.
+	Rooms uint32 `protobuf:"varint,6,opt,name=rooms,proto3" json:"rooms,omitempty"`
+	// Sessions of a user that can be resumed, and also how many besides may end
+	// with their stream.
+	Sessions      uint32 `protobuf:"varint,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_reprise_v1_session_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_reprise_v1_session_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_reprise_v1_session_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Limits) GetFrameBytes() uint32 {
+	if x != nil {
+		return x.FrameBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMessageBytes() uint32 {
+	if x != nil {
+		return x.MessageBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetResumeBytes() uint32 {
+	if x != nil {
+		return x.ResumeBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetResumePositions() uint32 {
+	if x != nil {
+		return x.ResumePositions
+	}
+	return 0
+}
+
+func (x *Limits) GetAckPositions() uint32 {
+	if x != nil {
+		return x.AckPositions
+	}
+	return 0
+}
+
+func (x *Limits) GetRooms() uint32 {
+	if x != nil {
+		return x.Rooms
+	}
+	return 0
+}
+
+func (x *Limits) GetSessions() uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
 // AckRequest says that the client has handled everything up to the given
 // positions. Cumulative. Without positions it only says that the client is
 // alive: the answer to a Heartbeat.
@@ -642,7 +769,7 @@ type AckRequest struct {
 
 func (x *AckRequest) Reset() {
 	*x = AckRequest{}
-	mi := &file_reprise_v1_session_proto_msgTypes[5]
+	mi := &file_reprise_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +781,7 @@ func (x *AckRequest) String() string {
 func (*AckRequest) ProtoMessage() {}
 
 func (x *AckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_session_proto_msgTypes[5]
+	mi := &file_reprise_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +794,7 @@ func (x *AckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckRequest.ProtoReflect.Descriptor instead.
 func (*AckRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_reprise_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AckRequest) GetVia() *Via {
@@ -694,7 +821,7 @@ type AckResponse struct {
 
 func (x *AckResponse) Reset() {
 	*x = AckResponse{}
-	mi := &file_reprise_v1_session_proto_msgTypes[6]
+	mi := &file_reprise_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +833,7 @@ func (x *AckResponse) String() string {
 func (*AckResponse) ProtoMessage() {}
 
 func (x *AckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_session_proto_msgTypes[6]
+	mi := &file_reprise_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +846,7 @@ func (x *AckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AckResponse.ProtoReflect.Descriptor instead.
 func (*AckResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_reprise_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 // ListSessionsRequest asks for the caller's own sessions.
@@ -731,7 +858,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_reprise_v1_session_proto_msgTypes[7]
+	mi := &file_reprise_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +870,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_session_proto_msgTypes[7]
+	mi := &file_reprise_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +883,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_reprise_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 // ListSessionsResponse lists the caller's sessions.
@@ -771,7 +898,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_reprise_v1_session_proto_msgTypes[8]
+	mi := &file_reprise_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +910,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_session_proto_msgTypes[8]
+	mi := &file_reprise_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +923,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_reprise_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -818,7 +945,7 @@ type EndSessionRequest struct {
 
 func (x *EndSessionRequest) Reset() {
 	*x = EndSessionRequest{}
-	mi := &file_reprise_v1_session_proto_msgTypes[9]
+	mi := &file_reprise_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +957,7 @@ func (x *EndSessionRequest) String() string {
 func (*EndSessionRequest) ProtoMessage() {}
 
 func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_session_proto_msgTypes[9]
+	mi := &file_reprise_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +970,7 @@ func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndSessionRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_reprise_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EndSessionRequest) GetSessionId() string {
@@ -862,7 +989,7 @@ type EndSessionResponse struct {
 
 func (x *EndSessionResponse) Reset() {
 	*x = EndSessionResponse{}
-	mi := &file_reprise_v1_session_proto_msgTypes[10]
+	mi := &file_reprise_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +1001,7 @@ func (x *EndSessionResponse) String() string {
 func (*EndSessionResponse) ProtoMessage() {}
 
 func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_session_proto_msgTypes[10]
+	mi := &file_reprise_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1014,7 @@ func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndSessionResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_reprise_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 var File_reprise_v1_session_proto protoreflect.FileDescriptor
@@ -907,13 +1034,14 @@ const file_reprise_v1_session_proto_rawDesc = "" +
 	"\vattach_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"attachTime\x12\x16\n" +
 	"\x06attach\x18\x04 \x01(\x04R\x06attach\x12\x1a\n" +
-	"\battached\x18\x05 \x01(\bR\battached\"v\n" +
+	"\battached\x18\x05 \x01(\bR\battached\"\x94\x01\n" +
 	"\vOpenRequest\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12\x18\n" +
 	"\ahistory\x18\x02 \x01(\rR\ahistory\x12\x14\n" +
 	"\x05focus\x18\x03 \x03(\tR\x05focus\x12\x16\n" +
-	"\x06window\x18\x04 \x01(\rR\x06window\"\xc5\x02\n" +
+	"\x06window\x18\x04 \x01(\rR\x06window\x12\x1c\n" +
+	"\tephemeral\x18\x05 \x01(\bR\tephemeral\"\xc5\x02\n" +
 	"\rResumeRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n" +
@@ -928,7 +1056,7 @@ const file_reprise_v1_session_proto_rawDesc = "" +
 	"checkpoint\x12\x14\n" +
 	"\x05focus\x18\a \x03(\tR\x05focus\x12\x16\n" +
 	"\x06window\x18\b \x01(\rR\x06window\x12!\n" +
-	"\freplay_limit\x18\t \x01(\rR\vreplayLimit\"\x80\x03\n" +
+	"\freplay_limit\x18\t \x01(\rR\vreplayLimit\"\xac\x03\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1d\n" +
@@ -943,7 +1071,17 @@ const file_reprise_v1_session_proto_rawDesc = "" +
 	"\x10events_to_replay\x18\t \x01(\x04R\x0eeventsToReplay\x12:\n" +
 	"\vresume_hint\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"resumeHint\"c\n" +
+	"resumeHint\x12*\n" +
+	"\x06limits\x18\v \x01(\v2\x12.reprise.v1.LimitsR\x06limits\"\xf3\x01\n" +
+	"\x06Limits\x12\x1f\n" +
+	"\vframe_bytes\x18\x01 \x01(\rR\n" +
+	"frameBytes\x12#\n" +
+	"\rmessage_bytes\x18\x02 \x01(\rR\fmessageBytes\x12!\n" +
+	"\fresume_bytes\x18\x03 \x01(\rR\vresumeBytes\x12)\n" +
+	"\x10resume_positions\x18\x04 \x01(\rR\x0fresumePositions\x12#\n" +
+	"\rack_positions\x18\x05 \x01(\rR\fackPositions\x12\x14\n" +
+	"\x05rooms\x18\x06 \x01(\rR\x05rooms\x12\x1a\n" +
+	"\bsessions\x18\a \x01(\rR\bsessions\"c\n" +
 	"\n" +
 	"AckRequest\x12!\n" +
 	"\x03via\x18\x01 \x01(\v2\x0f.reprise.v1.ViaR\x03via\x122\n" +
@@ -982,7 +1120,7 @@ func file_reprise_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_reprise_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_reprise_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_reprise_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_reprise_v1_session_proto_goTypes = []any{
 	(Takeover)(0),                 // 0: reprise.v1.Takeover
 	(Outcome)(0),                  // 1: reprise.v1.Outcome
@@ -991,32 +1129,34 @@ var file_reprise_v1_session_proto_goTypes = []any{
 	(*OpenRequest)(nil),           // 4: reprise.v1.OpenRequest
 	(*ResumeRequest)(nil),         // 5: reprise.v1.ResumeRequest
 	(*Welcome)(nil),               // 6: reprise.v1.Welcome
-	(*AckRequest)(nil),            // 7: reprise.v1.AckRequest
-	(*AckResponse)(nil),           // 8: reprise.v1.AckResponse
-	(*ListSessionsRequest)(nil),   // 9: reprise.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),  // 10: reprise.v1.ListSessionsResponse
-	(*EndSessionRequest)(nil),     // 11: reprise.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),    // 12: reprise.v1.EndSessionResponse
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*Position)(nil),              // 14: reprise.v1.Position
-	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
+	(*Limits)(nil),                // 7: reprise.v1.Limits
+	(*AckRequest)(nil),            // 8: reprise.v1.AckRequest
+	(*AckResponse)(nil),           // 9: reprise.v1.AckResponse
+	(*ListSessionsRequest)(nil),   // 10: reprise.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),  // 11: reprise.v1.ListSessionsResponse
+	(*EndSessionRequest)(nil),     // 12: reprise.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),    // 13: reprise.v1.EndSessionResponse
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*Position)(nil),              // 15: reprise.v1.Position
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
 }
 var file_reprise_v1_session_proto_depIdxs = []int32{
-	13, // 0: reprise.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	13, // 1: reprise.v1.Session.attach_time:type_name -> google.protobuf.Timestamp
+	14, // 0: reprise.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	14, // 1: reprise.v1.Session.attach_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: reprise.v1.ResumeRequest.takeover:type_name -> reprise.v1.Takeover
-	14, // 3: reprise.v1.ResumeRequest.positions:type_name -> reprise.v1.Position
+	15, // 3: reprise.v1.ResumeRequest.positions:type_name -> reprise.v1.Position
 	1,  // 4: reprise.v1.Welcome.outcome:type_name -> reprise.v1.Outcome
-	15, // 5: reprise.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
-	15, // 6: reprise.v1.Welcome.resume_hint:type_name -> google.protobuf.Duration
-	2,  // 7: reprise.v1.AckRequest.via:type_name -> reprise.v1.Via
-	14, // 8: reprise.v1.AckRequest.positions:type_name -> reprise.v1.Position
-	3,  // 9: reprise.v1.ListSessionsResponse.sessions:type_name -> reprise.v1.Session
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 5: reprise.v1.Welcome.heartbeat:type_name -> google.protobuf.Duration
+	16, // 6: reprise.v1.Welcome.resume_hint:type_name -> google.protobuf.Duration
+	7,  // 7: reprise.v1.Welcome.limits:type_name -> reprise.v1.Limits
+	2,  // 8: reprise.v1.AckRequest.via:type_name -> reprise.v1.Via
+	15, // 9: reprise.v1.AckRequest.positions:type_name -> reprise.v1.Position
+	3,  // 10: reprise.v1.ListSessionsResponse.sessions:type_name -> reprise.v1.Session
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_reprise_v1_session_proto_init() }
@@ -1031,7 +1171,7 @@ func file_reprise_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_reprise_v1_session_proto_rawDesc), len(file_reprise_v1_session_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

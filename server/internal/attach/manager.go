@@ -34,6 +34,8 @@ type Options struct {
 	// AttachRate is how many attaches a second the node can bear: it spreads
 	// the clients' first attempts after a loss. Default 1000.
 	AttachRate int
+	// Limits is what the Welcome says of the server's bounds; may be nil.
+	Limits *reprisev1.Limits
 	// Observer may be nil.
 	Observer Observer
 }

@@ -446,6 +446,6 @@ func (at *attaching) welcome(changed int) *reprisev1.Welcome {
 		SessionId: a.attached.Session.ID(), ResumeKey: a.attached.Key, Attach: a.attached.Attach,
 		Outcome: at.outcome, Heartbeat: durationpb.New(m.opts.Heartbeat), Window: uint32(a.window),
 		Rooms: uint32(len(a.places)), RoomsChanged: uint32(changed), EventsToReplay: at.replay,
-		ResumeHint: durationpb.New(spread),
+		ResumeHint: durationpb.New(spread), Limits: m.opts.Limits,
 	}
 }

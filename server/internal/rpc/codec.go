@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/name"
 	"github.com/reprise-chat/reprise/server/internal/reason"
 )
@@ -39,13 +40,14 @@ func newEventsFrame(header, elements []byte) *eventsFrame {
 // all is marked.
 type codec struct {
 	encoding.CodecV2
-	maxMessage int
+	maxMessage, maxResume int
 }
 
 // Codec returns the codec that servers of this package need
-// (grpc.ForceServerCodecV2), with the largest message it decodes, in bytes.
-func Codec(maxMessage int) encoding.CodecV2 {
-	return codec{encoding.GetCodecV2("proto"), maxMessage}
+// (grpc.ForceServerCodecV2), with the largest message it decodes and the
+// largest resume, in bytes.
+func Codec(maxMessage, maxResume int) encoding.CodecV2 {
+	return codec{encoding.GetCodecV2("proto"), maxMessage, maxResume}
 }
 
 // Marshal implements encoding.CodecV2.
@@ -65,7 +67,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	if n := data.Len(); n > c.maxMessage {
+	if n := data.Len(); n > c.maxMessage && (n > c.maxResume || !isResume(m, data)) {
 		mark(m, uint64(n), data)
 		return nil
 	}
@@ -87,6 +89,26 @@ const (
 	markField = protowire.MaxValidNumber
 	malformed = 0
 )
+
+// isResume reports whether data is a resume, or a frame that begins with one.
+func isResume(m proto.Message, data mem.BufferSlice) bool {
+	if _, request := m.(*reprisev1.ResumeRequest); request {
+		return true
+	}
+	if _, frame := m.(*reprisev1.ClientFrame); !frame {
+		return false
+	}
+	const requestID, resume = 1, 3
+	head := make([]byte, min(idBytes+1, data.Len()))
+	data.CopyTo(head)
+	num, typ, n := protowire.ConsumeTag(head)
+	if num == requestID && typ == protowire.BytesType {
+		if _, k := protowire.ConsumeBytes(head[n:]); k > 0 {
+			num, _, _ = protowire.ConsumeTag(head[n+k:])
+		}
+	}
+	return num == resume
+}
 
 // idBytes is how much of a message may hold the request_id it begins with: a
 // tag, a length and the id.
@@ -126,8 +148,12 @@ func (s *Service) checkDecoded(m proto.Message) error {
 			message: fmt.Sprintf("the bytes are not an encoded %s: encode it with the contract of this server", m.ProtoReflect().Descriptor().FullName()),
 		}
 	}
+	most := s.opts.MaxFrame
+	if _, resume := m.(*reprisev1.ResumeRequest); resume {
+		most = s.opts.MaxResume()
+	}
 	return &refusal{
 		reason:  reason.FrameTooLarge,
-		message: fmt.Sprintf("the frame has %d bytes; at most %d are taken: send less at once", size, s.opts.MaxFrame),
+		message: fmt.Sprintf("the frame has %d bytes; at most %d are taken: send less at once", size, most),
 	}
 }

@@ -106,7 +106,7 @@ func FuzzLenient(f *testing.F) {
 // are, and not copied.
 func TestCodecPassesEventsThrough(t *testing.T) {
 	f := newEventsFrame([]byte("header"), []byte("elements"))
-	out, err := Codec(testMaxFrame).Marshal(f)
+	out, err := Codec(testMaxFrame, testMaxFrame).Marshal(f)
 	if err != nil || len(out) != 2 {
 		t.Fatalf("%v, %v", out, err)
 	}
@@ -116,7 +116,7 @@ func TestCodecPassesEventsThrough(t *testing.T) {
 		}
 	}
 	m := &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Heartbeat{Heartbeat: &reprisev1.Heartbeat{}}}
-	out, err = Codec(testMaxFrame).Marshal(m)
+	out, err = Codec(testMaxFrame, testMaxFrame).Marshal(m)
 	want, _ := proto.Marshal(m)
 	if err != nil || !bytes.Equal(out.Materialize(), want) {
 		t.Errorf("another message: %x, %v", out.Materialize(), err)

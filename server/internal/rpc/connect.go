@@ -142,7 +142,7 @@ func (s *Service) open(ctx context.Context, out grpc.ServerStream, r *reprisev1.
 }
 
 func (s *Service) resume(ctx context.Context, out grpc.ServerStream, r *reprisev1.ResumeRequest, prefix string) (*attach.Attachment, error) {
-	if err := checkResume(r, prefix); err != nil {
+	if err := checkResume(r, prefix, s.opts.maxPositions()); err != nil {
 		return nil, err
 	}
 	if err := s.opts.Attaches.Enter(ctx); err != nil {

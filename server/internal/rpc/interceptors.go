@@ -23,7 +23,7 @@ const maxToken = 8 << 10
 func (s *Service) ServerOptions(v auth.Verifier) []grpc.ServerOption {
 	g := guard{s, v}
 	return []grpc.ServerOption{
-		grpc.ForceServerCodecV2(Codec(s.opts.MaxFrame)),
+		grpc.ForceServerCodecV2(Codec(s.opts.MaxFrame, s.opts.MaxResume())),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 	}

@@ -97,7 +97,7 @@ func decode(tb testing.TB, m proto.Message, buffers ...[]byte) {
 	for _, b := range buffers {
 		data = append(data, mem.SliceBuffer(b))
 	}
-	if err := Codec(testMaxFrame).Unmarshal(data, m); err != nil {
+	if err := Codec(testMaxFrame, testMaxFrame).Unmarshal(data, m); err != nil {
 		tb.Fatal(err)
 	}
 }

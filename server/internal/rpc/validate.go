@@ -14,7 +14,6 @@ const (
 	maxHistory     = 1000
 	maxTailLast    = 10_000
 	maxFocus       = 100
-	maxPositions   = 2000
 	maxAckMany     = 1000
 	maxEarlier     = 8
 	maxTitle       = 256
@@ -184,7 +183,7 @@ func checkOpen(r *reprisev1.OpenRequest, prefix string) error {
 	return v.err()
 }
 
-func checkResume(r *reprisev1.ResumeRequest, prefix string) error {
+func checkResume(r *reprisev1.ResumeRequest, prefix string, maxPositions int) error {
 	v := violations{prefix: prefix}
 	v.id("session_id", r.GetSessionId(), "s_")
 	v.id("resume_key", r.GetResumeKey(), "rk_")

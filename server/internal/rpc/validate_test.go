@@ -21,7 +21,7 @@ func validate(s *Service, f *reprisev1.ClientFrame) error {
 	case *reprisev1.ClientFrame_Open:
 		return errors.Join(s.checkDecoded(f), checkOpen(w.Open, "open."))
 	case *reprisev1.ClientFrame_Resume:
-		return errors.Join(s.checkDecoded(f), checkResume(w.Resume, "resume."))
+		return errors.Join(s.checkDecoded(f), checkResume(w.Resume, "resume.", s.opts.maxPositions()))
 	case *reprisev1.ClientFrame_SendMessage:
 		return errors.Join(s.checkFrame(f), checkMessage(w.SendMessage, "send_message.", s.opts.MaxMessage))
 	case *reprisev1.ClientFrame_SendCustom:

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reprise/v1/session.proto.
  */
 export const file_reprise_v1_session: GenFile = /*@__PURE__*/
-  fileDesc("ChhyZXByaXNlL3YxL3Nlc3Npb24ucHJvdG8SCnJlcHJpc2UudjEiKQoDVmlhEhIKCnNlc3Npb25faWQYASABKAkSDgoGYXR0YWNoGAIgASgEIpkBCgdTZXNzaW9uEgoKAmlkGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgthdHRhY2hfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYXR0YWNoGAQgASgEEhAKCGF0dGFjaGVkGAUgASgIIlIKC09wZW5SZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEg8KB2hpc3RvcnkYAiABKA0SDQoFZm9jdXMYAyADKAkSDgoGd2luZG93GAQgASgNIuYBCg1SZXN1bWVSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSEgoKcmVzdW1lX2tleRgCIAEoCRITCgtpbnN0YW5jZV9pZBgDIAEoCRImCgh0YWtlb3ZlchgEIAEoDjIULnJlcHJpc2UudjEuVGFrZW92ZXISJwoJcG9zaXRpb25zGAUgAygLMhQucmVwcmlzZS52MS5Qb3NpdGlvbhISCgpjaGVja3BvaW50GAYgASgJEg0KBWZvY3VzGAcgAygJEg4KBndpbmRvdxgIIAEoDRIUCgxyZXBsYXlfbGltaXQYCSABKA0ilQIKB1dlbGNvbWUSEgoKc2Vzc2lvbl9pZBgBIAEoCRISCgpyZXN1bWVfa2V5GAIgASgJEg4KBmF0dGFjaBgDIAEoBBIkCgdvdXRjb21lGAQgASgOMhMucmVwcmlzZS52MS5PdXRjb21lEiwKCWhlYXJ0YmVhdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZ3aW5kb3cYBiABKA0SDQoFcm9vbXMYByABKA0SFQoNcm9vbXNfY2hhbmdlZBgIIAEoDRIYChBldmVudHNfdG9fcmVwbGF5GAkgASgEEi4KC3Jlc3VtZV9oaW50GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIlMKCkFja1JlcXVlc3QSHAoDdmlhGAEgASgLMg8ucmVwcmlzZS52MS5WaWESJwoJcG9zaXRpb25zGAIgAygLMhQucmVwcmlzZS52MS5Qb3NpdGlvbiINCgtBY2tSZXNwb25zZSIVChNMaXN0U2Vzc2lvbnNSZXF1ZXN0Ij0KFExpc3RTZXNzaW9uc1Jlc3BvbnNlEiUKCHNlc3Npb25zGAEgAygLMhMucmVwcmlzZS52MS5TZXNzaW9uIicKEUVuZFNlc3Npb25SZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkiFAoSRW5kU2Vzc2lvblJlc3BvbnNlKmQKCFRha2VvdmVyEhgKFFRBS0VPVkVSX1VOU1BFQ0lGSUVEEAASEQoNVEFLRU9WRVJfRk9SSxABEhYKElRBS0VPVkVSX1RBS0VfT1ZFUhACEhMKD1RBS0VPVkVSX1JFRlVTRRADKoYBCgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABIPCgtPVVRDT01FX05FVxABEhEKDU9VVENPTUVfRVhBQ1QQAhIVChFPVVRDT01FX1dJVEhfR0FQUxADEhMKD09VVENPTUVfUkVCVUlMVBAEEhIKDk9VVENPTUVfRk9SS0VEEAVCOlo4Z2l0aHViLmNvbS9yZXByaXNlLWNoYXQvcmVwcmlzZS9nZW4vcmVwcmlzZS92MTtyZXByaXNldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_reprise_v1_position]);
+  fileDesc("ChhyZXByaXNlL3YxL3Nlc3Npb24ucHJvdG8SCnJlcHJpc2UudjEiKQoDVmlhEhIKCnNlc3Npb25faWQYASABKAkSDgoGYXR0YWNoGAIgASgEIpkBCgdTZXNzaW9uEgoKAmlkGAEgASgJEi8KC2NyZWF0ZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgthdHRhY2hfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYXR0YWNoGAQgASgEEhAKCGF0dGFjaGVkGAUgASgIImUKC09wZW5SZXF1ZXN0EhMKC2luc3RhbmNlX2lkGAEgASgJEg8KB2hpc3RvcnkYAiABKA0SDQoFZm9jdXMYAyADKAkSDgoGd2luZG93GAQgASgNEhEKCWVwaGVtZXJhbBgFIAEoCCLmAQoNUmVzdW1lUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJEhIKCnJlc3VtZV9rZXkYAiABKAkSEwoLaW5zdGFuY2VfaWQYAyABKAkSJgoIdGFrZW92ZXIYBCABKA4yFC5yZXByaXNlLnYxLlRha2VvdmVyEicKCXBvc2l0aW9ucxgFIAMoCzIULnJlcHJpc2UudjEuUG9zaXRpb24SEgoKY2hlY2twb2ludBgGIAEoCRINCgVmb2N1cxgHIAMoCRIOCgZ3aW5kb3cYCCABKA0SFAoMcmVwbGF5X2xpbWl0GAkgASgNIrkCCgdXZWxjb21lEhIKCnNlc3Npb25faWQYASABKAkSEgoKcmVzdW1lX2tleRgCIAEoCRIOCgZhdHRhY2gYAyABKAQSJAoHb3V0Y29tZRgEIAEoDjITLnJlcHJpc2UudjEuT3V0Y29tZRIsCgloZWFydGJlYXQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDgoGd2luZG93GAYgASgNEg0KBXJvb21zGAcgASgNEhUKDXJvb21zX2NoYW5nZWQYCCABKA0SGAoQZXZlbnRzX3RvX3JlcGxheRgJIAEoBBIuCgtyZXN1bWVfaGludBgKIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIiCgZsaW1pdHMYCyABKAsyEi5yZXByaXNlLnYxLkxpbWl0cyKcAQoGTGltaXRzEhMKC2ZyYW1lX2J5dGVzGAEgASgNEhUKDW1lc3NhZ2VfYnl0ZXMYAiABKA0SFAoMcmVzdW1lX2J5dGVzGAMgASgNEhgKEHJlc3VtZV9wb3NpdGlvbnMYBCABKA0SFQoNYWNrX3Bvc2l0aW9ucxgFIAEoDRINCgVyb29tcxgGIAEoDRIQCghzZXNzaW9ucxgHIAEoDSJTCgpBY2tSZXF1ZXN0EhwKA3ZpYRgBIAEoCzIPLnJlcHJpc2UudjEuVmlhEicKCXBvc2l0aW9ucxgCIAMoCzIULnJlcHJpc2UudjEuUG9zaXRpb24iDQoLQWNrUmVzcG9uc2UiFQoTTGlzdFNlc3Npb25zUmVxdWVzdCI9ChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIlCghzZXNzaW9ucxgBIAMoCzITLnJlcHJpc2UudjEuU2Vzc2lvbiInChFFbmRTZXNzaW9uUmVxdWVzdBISCgpzZXNzaW9uX2lkGAEgASgJIhQKEkVuZFNlc3Npb25SZXNwb25zZSpkCghUYWtlb3ZlchIYChRUQUtFT1ZFUl9VTlNQRUNJRklFRBAAEhEKDVRBS0VPVkVSX0ZPUksQARIWChJUQUtFT1ZFUl9UQUtFX09WRVIQAhITCg9UQUtFT1ZFUl9SRUZVU0UQAyqGAQoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASDwoLT1VUQ09NRV9ORVcQARIRCg1PVVRDT01FX0VYQUNUEAISFQoRT1VUQ09NRV9XSVRIX0dBUFMQAxITCg9PVVRDT01FX1JFQlVJTFQQBBISCg5PVVRDT01FX0ZPUktFRBAFQjpaOGdpdGh1Yi5jb20vcmVwcmlzZS1jaGF0L3JlcHJpc2UvZ2VuL3JlcHJpc2UvdjE7cmVwcmlzZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_reprise_v1_position]);
 
 /**
  * Via says which attachment a unary call speaks for. A program always sets
@@ -133,6 +133,16 @@ export type OpenRequest = Message<"reprise.v1.OpenRequest"> & {
    * @generated from field: uint32 window = 4;
    */
   window: number;
+
+  /**
+   * The session ends with this stream: no record of it is left, so it takes
+   * the place of none of the user's other sessions and cannot be resumed (a
+   * Resume of it is OUTCOME_REBUILT). For programs that keep no positions and
+   * for a look from a terminal.
+   *
+   * @generated from field: bool ephemeral = 5;
+   */
+  ephemeral: boolean;
 };
 
 /**
@@ -308,6 +318,14 @@ export type Welcome = Message<"reprise.v1.Welcome"> & {
    * @generated from field: google.protobuf.Duration resume_hint = 10;
    */
   resumeHint?: Duration | undefined;
+
+  /**
+   * What the server takes, so that a client can refuse at once what could not
+   * be taken. Absent from a server that does not say.
+   *
+   * @generated from field: reprise.v1.Limits limits = 11;
+   */
+  limits?: Limits | undefined;
 };
 
 /**
@@ -316,6 +334,74 @@ export type Welcome = Message<"reprise.v1.Welcome"> & {
  */
 export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
   messageDesc(file_reprise_v1_session, 4);
+
+/**
+ * Limits are bounds of the server that a client can keep to by itself. They
+ * are those of the server that this stream is on: the next one may have
+ * others. 0 says nothing about a bound.
+ *
+ * @generated from message reprise.v1.Limits
+ */
+export type Limits = Message<"reprise.v1.Limits"> & {
+  /**
+   * Encoded bytes of a client frame or request, `resume` excepted.
+   *
+   * @generated from field: uint32 frame_bytes = 1;
+   */
+  frameBytes: number;
+
+  /**
+   * Bytes of SendMessageRequest.text and of SendCustomRequest.data.
+   *
+   * @generated from field: uint32 message_bytes = 2;
+   */
+  messageBytes: number;
+
+  /**
+   * Encoded bytes of a ResumeRequest. `resume_positions` fit if none names
+   * earlier stretches, and the longest ones of twice as many rooms as a user may
+   * have.
+   *
+   * @generated from field: uint32 resume_bytes = 3;
+   */
+  resumeBytes: number;
+
+  /**
+   * Entries of ResumeRequest.positions.
+   *
+   * @generated from field: uint32 resume_positions = 4;
+   */
+  resumePositions: number;
+
+  /**
+   * Entries of AckRequest.positions.
+   *
+   * @generated from field: uint32 ack_positions = 5;
+   */
+  ackPositions: number;
+
+  /**
+   * Rooms of a user.
+   *
+   * @generated from field: uint32 rooms = 6;
+   */
+  rooms: number;
+
+  /**
+   * Sessions of a user that can be resumed, and also how many besides may end
+   * with their stream.
+   *
+   * @generated from field: uint32 sessions = 7;
+   */
+  sessions: number;
+};
+
+/**
+ * Describes the message reprise.v1.Limits.
+ * Use `create(LimitsSchema)` to create a new message.
+ */
+export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
+  messageDesc(file_reprise_v1_session, 5);
 
 /**
  * AckRequest says that the client has handled everything up to the given
@@ -347,7 +433,7 @@ export type AckRequest = Message<"reprise.v1.AckRequest"> & {
  * Use `create(AckRequestSchema)` to create a new message.
  */
 export const AckRequestSchema: GenMessage<AckRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_session, 5);
+  messageDesc(file_reprise_v1_session, 6);
 
 /**
  * AckResponse says that the acknowledgement was accepted; a later Checkpoint
@@ -363,7 +449,7 @@ export type AckResponse = Message<"reprise.v1.AckResponse"> & {
  * Use `create(AckResponseSchema)` to create a new message.
  */
 export const AckResponseSchema: GenMessage<AckResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_session, 6);
+  messageDesc(file_reprise_v1_session, 7);
 
 /**
  * ListSessionsRequest asks for the caller's own sessions.
@@ -378,7 +464,7 @@ export type ListSessionsRequest = Message<"reprise.v1.ListSessionsRequest"> & {
  * Use `create(ListSessionsRequestSchema)` to create a new message.
  */
 export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_session, 7);
+  messageDesc(file_reprise_v1_session, 8);
 
 /**
  * ListSessionsResponse lists the caller's sessions.
@@ -400,7 +486,7 @@ export type ListSessionsResponse = Message<"reprise.v1.ListSessionsResponse"> & 
  * Use `create(ListSessionsResponseSchema)` to create a new message.
  */
 export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_session, 8);
+  messageDesc(file_reprise_v1_session, 9);
 
 /**
  * EndSessionRequest ends a session of the caller: its positions are
@@ -422,7 +508,7 @@ export type EndSessionRequest = Message<"reprise.v1.EndSessionRequest"> & {
  * Use `create(EndSessionRequestSchema)` to create a new message.
  */
 export const EndSessionRequestSchema: GenMessage<EndSessionRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_session, 9);
+  messageDesc(file_reprise_v1_session, 10);
 
 /**
  * EndSessionResponse confirms that the session is gone.
@@ -437,7 +523,7 @@ export type EndSessionResponse = Message<"reprise.v1.EndSessionResponse"> & {
  * Use `create(EndSessionResponseSchema)` to create a new message.
  */
 export const EndSessionResponseSchema: GenMessage<EndSessionResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_session, 10);
+  messageDesc(file_reprise_v1_session, 11);
 
 /**
  * Takeover says what to do when a session is held by another instance that

@@ -1,0 +1,108 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/reprise-chat/reprise/server/internal/rpc"
+)
+
+// Limits protect the server. A zero field has the default given; a negative
+// rate is no limit. Limits that must fit each other are checked by New, which
+// says what does not; what clients can keep to is in their Welcome.
+type Limits struct {
+	// MessageBytes bounds the text or data of an event: at most 2 MiB, because
+	// one event must fit into what gRPC clients take by default. Default 64 KiB.
+	MessageBytes int
+	// FrameBytes bounds a client frame or request. It must hold a message and
+	// what goes with it, and 1,000 acknowledgements; at most 64 MiB. Resumes
+	// have a bound of their own that follows from RoomsPerUser, because a resume
+	// is never refused for its size. Default 1 MiB, or what MessageBytes needs.
+	FrameBytes int
+	// RoomsPerUser bounds a user's memberships: at most 20,000. Default 1,000.
+	RoomsPerUser int
+	// SessionsPerUser bounds a user's sessions that can be resumed: beyond, one
+	// that is not attached makes room. As many besides may end with their
+	// stream. At most 10,000. Default 32.
+	SessionsPerUser int
+	// StreamsPerConnection bounds the calls in progress on one gRPC
+	// connection. Default 100.
+	StreamsPerConnection uint32
+	// UserPublishes and RoomPublishes bound events a second by one user and
+	// into one room, in bursts of twice that. Default 200 and 2,000.
+	UserPublishes, RoomPublishes float64
+	// Attaches bounds attaches a second on this node, in bursts of twice that:
+	// beyond, clients are told when to come again. Default 1,000.
+	Attaches float64
+}
+
+// Bounds of the limits themselves.
+const (
+	maxMessageBytes = 2 << 20
+	maxFrameBytes   = 64 << 20
+	maxRooms        = 20_000
+	maxSessions     = 10_000
+	maxRate         = 1e9
+)
+
+func (l *Limits) setDefaults() {
+	setDefault(&l.MessageBytes, 64<<10)
+	setDefault(&l.FrameBytes, max(1<<20, min(l.MessageBytes, maxMessageBytes)+rpc.EnvelopeBytes))
+	setDefault(&l.RoomsPerUser, 1000)
+	setDefault(&l.SessionsPerUser, 32)
+	setDefault(&l.StreamsPerConnection, 100)
+	setDefault(&l.UserPublishes, 200)
+	setDefault(&l.RoomPublishes, 2000)
+	setDefault(&l.Attaches, 1000)
+}
+
+// check says what is no limit at all, and what does not fit another one.
+func (l *Limits) check() error {
+	var errs []error
+	for _, n := range []struct {
+		name        string
+		n           int
+		least, most int
+	}{
+		{"MessageBytes", l.MessageBytes, 1, maxMessageBytes},
+		{"FrameBytes", l.FrameBytes, 1, maxFrameBytes},
+		{"RoomsPerUser", l.RoomsPerUser, 1, maxRooms},
+		{"SessionsPerUser", l.SessionsPerUser, 1, maxSessions},
+	} {
+		if n.n < n.least || n.n > n.most {
+			errs = append(errs, fmt.Errorf("server: Limits.%s must be %d to %d, and is %d", n.name, n.least, n.most, n.n))
+		}
+	}
+	for _, r := range []struct {
+		name string
+		rate float64
+	}{{"UserPublishes", l.UserPublishes}, {"RoomPublishes", l.RoomPublishes}, {"Attaches", l.Attaches}} {
+		if math.IsNaN(r.rate) || r.rate > maxRate {
+			errs = append(errs, fmt.Errorf("server: Limits.%s must be at most %g a second, or negative for no limit, and is %v", r.name, float64(maxRate), r.rate))
+		}
+	}
+	if least := l.MessageBytes + rpc.EnvelopeBytes; l.FrameBytes < least {
+		errs = append(errs, fmt.Errorf("server: Limits.FrameBytes is %d, and a message of %d bytes takes up to %d: raise it, or lower MessageBytes", l.FrameBytes, l.MessageBytes, least))
+	}
+	if l.FrameBytes < rpc.AckBytes {
+		errs = append(errs, fmt.Errorf("server: Limits.FrameBytes is %d, and acknowledgements take up to %d: raise it", l.FrameBytes, rpc.AckBytes))
+	}
+	return errors.Join(errs...)
+}
+
+// check refuses options that would have the server spin, panic or lose what it
+// should keep.
+func (o Options) check() error {
+	var errs []error
+	for _, d := range []struct {
+		name string
+		d    time.Duration
+	}{{"Heartbeat", o.Heartbeat}, {"TrimEvery", o.TrimEvery}, {"Retention.MaxAge", o.Retention.MaxAge}} {
+		if d.d < 0 {
+			errs = append(errs, fmt.Errorf("server: Options.%s must not be negative, and is %v", d.name, d.d))
+		}
+	}
+	return errors.Join(append(errs, o.Limits.check())...)
+}
