@@ -193,7 +193,7 @@ func TestViolationsFitIntoHeaders(t *testing.T) {
 			positions = append(positions, &reprisev1.Position{Room: bad, Incarnation: bad})
 		}
 		v := violations{prefix: "resume."}
-		v.positions(positions, maxPositions)
+		v.positions(positions, minPositions)
 		r := refuse(v.err())
 		s := r.GRPCStatus()
 		b, err := proto.Marshal(s.Proto())
