@@ -101,7 +101,7 @@ test-faults: ## the real server killed, stopped, unplugged and cut off, under lo
 	REPRISE_FAULTS=1 go test -count=1 -parallel 4 -timeout 15m ./internal/robustness
 
 .PHONY: test-transcript
-test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real server on the default ports
+test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real server, on a busy machine
 	REPRISE_TRANSCRIPT=1 go test -count=1 -run '^TestP12_READMETranscript$$' ./internal/transcript
 
 .PHONY: test-web

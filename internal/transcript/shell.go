@@ -18,7 +18,7 @@ import (
 // goroutine.
 type Shell struct {
 	cmd    *exec.Cmd
-	dir    string
+	dir    string // for the scripts of the steps
 	stdin  io.WriteCloser
 	output *os.File // read end of what every command prints to
 	rest   []byte   // printed, and not yet part of a step
@@ -26,7 +26,16 @@ type Shell struct {
 }
 
 // Start starts a bash in dir, with env as its environment. Close it.
-func Start(dir string, env []string) (*Shell, error) {
+func Start(dir string, env []string) (_ *Shell, err error) {
+	scripts, err := os.MkdirTemp("", "transcript")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(scripts) // the first error counts
+		}
+	}()
 	output, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -44,14 +53,14 @@ func Start(dir string, env []string) (*Shell, error) {
 	if err != nil {
 		return nil, errors.Join(err, output.Close())
 	}
-	return &Shell{cmd: cmd, dir: dir, stdin: stdin, output: output}, nil
+	return &Shell{cmd: cmd, dir: scripts, stdin: stdin, output: output}, nil
 }
 
 // Close kills the shell and everything it started in the background.
 func (s *Shell) Close() error {
 	err := syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 	_ = s.cmd.Wait() // killed
-	return errors.Join(err, s.output.Close())
+	return errors.Join(err, s.output.Close(), os.RemoveAll(s.dir))
 }
 
 // Run runs commands and returns what they printed and the status of the last
@@ -61,7 +70,7 @@ func (s *Shell) Run(ctx context.Context, commands string) (printed string, statu
 	// A file, and not the shell's standard input, which a command could read
 	// the next line from.
 	s.steps++
-	script := filepath.Join(s.dir, fmt.Sprintf(".step-%d.sh", s.steps))
+	script := filepath.Join(s.dir, fmt.Sprintf("step-%d.sh", s.steps))
 	if err := os.WriteFile(script, []byte(commands), 0o600); err != nil {
 		return "", 0, err
 	}

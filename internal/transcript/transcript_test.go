@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -97,12 +99,13 @@ func TestShell(t *testing.T) {
 	}
 }
 
-// TestP12_READMETranscript runs the README's commands with the real grpcurl
-// against a real server. They name the default ports, so it runs only where
-// REPRISE_TRANSCRIPT says that these are free; `make test` does.
+// TestP12_READMETranscript runs the README's commands as somebody does who reads
+// it from the top: in the directory of the sources, with the server of "Run it"
+// still there, on a machine that is busy with something else. It needs the real
+// grpcurl, which `make test-transcript` puts on the PATH.
 func TestP12_READMETranscript(t *testing.T) {
 	if os.Getenv("REPRISE_TRANSCRIPT") == "" {
-		t.Skip("needs grpcurl and the default ports: `make test-transcript` runs it")
+		t.Skip("needs grpcurl: `make test-transcript` runs it")
 	}
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -115,33 +118,88 @@ func TestP12_READMETranscript(t *testing.T) {
 	if _, err := exec.LookPath("grpcurl"); err != nil {
 		t.Fatal("grpcurl is not on the PATH: `make test-transcript` installs it and puts it there")
 	}
-	for _, address := range []string{"127.0.0.1:9090", "127.0.0.1:8080"} {
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Fatalf("the transcript needs %s: end the server that has it (%v)", address, err)
-		}
-		listener.Close()
-	}
+	takeDefaultPorts(t)
+	spin(t, runtime.NumCPU())
 	dir := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "reprise"), "./cmd/reprise")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	shell, err := Start(dir, append(os.Environ(), "HOME="+dir))
+	shell, err := Start("../..", append(os.Environ(), "TMPDIR="+dir, "REPRISE_ADDR="+freeAddress(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer shell.Close()
 	for _, step := range steps {
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		// Patient: the first step builds, on a processor that it shares.
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		err := shell.Check(ctx, step)
 		cancel()
 		if err != nil {
-			log, _ := os.ReadFile(filepath.Join(dir, "server.log"))
-			t.Fatalf("README.md:%d: %v\nserver.log:\n%s", step.Line, err, log)
+			logs, _ := filepath.Glob(filepath.Join(dir, "*", "server.log"))
+			for _, name := range logs {
+				log, _ := os.ReadFile(name)
+				t.Logf("%s:\n%s", name, log)
+			}
+			t.Fatalf("README.md:%d: %v", step.Line, err)
 		}
 		t.Logf("README.md:%d passed in %v", step.Line, time.Since(began).Round(time.Millisecond))
+	}
+	refusesTakenPort(t, steps[0])
+}
+
+// refusesTakenPort has the first step find somebody else at its address: it
+// must say so, and not go on with a server that is not the one it started.
+func refusesTakenPort(t *testing.T, first Step) {
+	t.Helper()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	shell, err := Start("../..", append(os.Environ(), "TMPDIR="+t.TempDir(), "REPRISE_ADDR="+taken.Addr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shell.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	printed, status, err := shell.Run(ctx, first.Commands)
+	if err != nil || status == 0 || !strings.Contains(printed, "is taken") {
+		t.Errorf("with the port taken, the first step ends with status %d, %v, and prints\n%s", status, err, printed)
+	}
+}
+
+// takeDefaultPorts listens where the server of "Run it" does. Who else has such
+// a port serves as well.
+func takeDefaultPorts(t *testing.T) {
+	t.Helper()
+	for _, address := range []string{"127.0.0.1:9090", "127.0.0.1:8080"} {
+		if l, err := net.Listen("tcp", address); err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+	}
+}
+
+// freeAddress returns an address that nobody listened on a moment ago.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// spin keeps n processors busy until the test ends.
+func spin(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		busy := exec.Command("sh", "-c", "while :; do :; done")
+		if err := busy.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = busy.Process.Kill() // it ends in no other way
+			_ = busy.Wait()
+		})
 	}
 }

@@ -16,7 +16,7 @@ import (
 // this machine. It is the server's own limit of sessions a user.
 const maxChats = 32
 
-// ErrTooMany: as many chats of the user are open as may be.
+// ErrTooMany says that as many chats of the user are open as may be.
 var ErrTooMany = errors.New("too many chats are open")
 
 // Dir returns where places are kept: below $XDG_STATE_HOME, or
