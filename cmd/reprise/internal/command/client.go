@@ -62,7 +62,10 @@ func (f *clientFlags) config() (reprise.Config, error) {
 	}
 	token := f.token
 	if token == "" {
-		token = "dev:" + f.user
+		var err error
+		if token, err = reprise.DevelopmentToken(f.user); err != nil {
+			return reprise.Config{}, fmt.Errorf("--user: %s", plainMessage(err))
+		}
 	}
 	secure, err := f.tls()
 	return reprise.Config{

@@ -244,6 +244,30 @@ func TestDoneButNotPrinted(t *testing.T) {
 	}
 }
 
+// TestNames has people of any name talk, and those who can have none told so
+// without a server.
+func TestNames(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "")
+	for _, name := range []string{"josé", "花子", "auth0|abc", "50%"} {
+		p := newPerson(t, name, h.GRPC)
+		p.ok("", "send", "café", "it is me")
+		if out := p.ok("", "tail", "café"); !strings.Contains(out, name+": it is me") {
+			t.Errorf("%s: %s", name, out)
+		}
+		if r := p.run("", "tail", "o'clock"); !strings.Contains(r.err, `rooms join 'o'\''clock'`) {
+			t.Errorf("a command to copy is\n%s", r.err)
+		}
+	}
+	for _, name := range []string{"a b", "caf\xe9", "jose\u0301", strings.Repeat("x", 129)} {
+		p := newPerson(t, name, "127.0.0.1:1")
+		for _, args := range [][]string{{"send", "lobby", "x"}, {"rooms"}, {"tail", "lobby"}, {"chat", "lobby"}} {
+			if r := p.run("", args...); r.code != exitFailure || !strings.Contains(r.err, "--user") {
+				t.Errorf("%q, %v: exit code %d\n%s", name, args, r.code, r.err)
+			}
+		}
+	}
+}
+
 // TestBadValues has nobody read what strconv says.
 func TestBadValues(t *testing.T) {
 	alice := newPerson(t, "alice", "127.0.0.1:1")
