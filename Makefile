@@ -113,6 +113,10 @@ test-web: web/node_modules need-chromium ## the page: its parts in Node, and all
 test-conversation: $(BIN)/grpcurl web/node_modules need-cc need-chromium ## Go, grpcurl and the page in one room, the server killed KILLS (20) times
 	REPRISE_CONVERSATION=$(KILLS) go test -race -count=1 -timeout 15m -v -run '^TestConversation' ./internal/conversation
 
+.PHONY: test-exactly-once
+test-exactly-once: ## the SDK's exactly-once example, killed KILLS (20) times in each of its two ways
+	REPRISE_EXACTLY_ONCE=$(KILLS) go test -count=1 -timeout 30m -v -run '^TestP2_ExactlyOnce' ./internal/exactlyonce
+
 .PHONY: test-bench
 test-bench: bench/peers/socketio/node_modules ## the benchmarks' own tests: every one of them runs once, with tiny sizes
 	cd bench && go test -count=1 -timeout 10m ./...

@@ -50,6 +50,7 @@ type attachment struct {
 	// Delivery: the goroutine that runs the handler.
 	caughtUp     bool
 	roomCaughtUp map[string]bool
+	closed       map[string]bool // rooms that it said are lost
 	broken       bool
 
 	// Send side: what the goroutine of write takes.
@@ -385,7 +386,7 @@ func (a *attachment) welcomed(w *reprisev1.Welcome, log *slog.Logger) {
 	a.started = time.Now()
 	a.lastSeen = a.started
 	a.log = log.With("session", w.GetSessionId(), "attach", w.GetAttach())
-	a.roomCaughtUp = make(map[string]bool)
+	a.roomCaughtUp, a.closed = make(map[string]bool), make(map[string]bool)
 	a.out = make(chan *reprisev1.ClientFrame)
 	a.beat = make(chan struct{}, 1)
 	a.acked = make(chan struct{}, 1)

@@ -57,6 +57,9 @@ func (r *run) deliverEvents(ctx context.Context, a *attachment, f *reprisev1.Eve
 			return ctx.Err()
 		}
 		size := proto.Size(p)
+		if err := r.began(ctx, a, Position{Room: f.GetRoom(), Incarnation: f.GetIncarnation(), Offset: p.GetAfter()}); err != nil {
+			return err
+		}
 		verdict, position := r.book.admitEvent(f.GetRoom(), f.GetIncarnation(), p)
 		switch verdict {
 		case hole:
@@ -69,7 +72,7 @@ func (r *run) deliverEvents(ctx context.Context, a *attachment, f *reprisev1.Eve
 		}
 		e := eventOf(f.GetRoom(), f.GetIncarnation(), p)
 		e.Replayed = !a.isLive(f.GetRoom())
-		e.earlier = position.Earlier
+		e.earlier, e.gaps = position.Earlier, position.Gaps
 		if err := r.h.HandleEvent(ctx, e); err != nil {
 			return fmt.Errorf("reprise: handling event %d of %s: %w", e.Offset, e.Room, err)
 		}
@@ -105,7 +108,35 @@ func (r *run) replayed(a *attachment, room string, twice bool) {
 	})
 }
 
+// began begins a room of which there is no position and which the attach did
+// not name: so the server has verified that nothing had happened after where it
+// starts. That is the case when the program died before it was told of the room.
+func (r *run) began(ctx context.Context, a *attachment, p Position) error {
+	if r.book.knows(p.Room) || a.closed[p.Room] || a.welcome.GetOutcome() == reprisev1.Outcome_OUTCOME_NEW {
+		return nil
+	}
+	return r.begin(ctx, a, p)
+}
+
+// begin gives a new room its start.
+func (r *run) begin(ctx context.Context, a *attachment, p Position) error {
+	if h, ok := r.h.(StartHandler); ok {
+		if err := h.HandleStart(ctx, p); err != nil {
+			return fmt.Errorf("reprise: handling the start of %s: %w", p.Room, err)
+		}
+	}
+	delete(a.closed, p.Room)
+	r.book.opened(a, p)
+	r.saver.handled(0)
+	return nil
+}
+
 func (r *run) deliverGap(ctx context.Context, a *attachment, f *reprisev1.Gap) error {
+	if f.GetFirst() > 0 {
+		if err := r.began(ctx, a, Position{Room: f.GetRoom(), Incarnation: f.GetIncarnation(), Offset: f.GetFirst() - 1}); err != nil {
+			return err
+		}
+	}
 	verdict, gap := r.book.admitGap(f)
 	switch verdict {
 	case hole:
@@ -142,14 +173,17 @@ func (r *run) deliverRoom(ctx context.Context, a *attachment, f *reprisev1.RoomS
 	if r.book.admitRoom(position) == hole {
 		return r.broken(a, name, "a start", position.Offset)
 	}
+	if !r.book.knows(name) {
+		if err := r.begin(ctx, a, position); err != nil {
+			return err
+		}
+	}
 	if h, ok := r.h.(RoomHandler); ok {
 		state := RoomState{Room: f.GetRoom(), Position: position, Gained: f.GetGained()}
 		if err := h.HandleRoom(ctx, state); err != nil {
 			return fmt.Errorf("reprise: handling the state of %s: %w", name, err)
 		}
 	}
-	r.book.opened(a, position)
-	r.saver.handled(0)
 	a.roomCaughtUp[name] = false
 	if a.caughtUp { // a room joined since; those before are in Welcome.rooms
 		r.c.state.update(func(s *State) { s.Rooms++ })
@@ -165,6 +199,7 @@ func (r *run) deliverRoomClosed(ctx context.Context, a *attachment, f *reprisev1
 		}
 	}
 	r.book.forget(closed.Room)
+	a.closed[closed.Room] = true
 	r.saver.handled(0)
 	if a.caughtUp { // those lost before are not in Welcome.rooms
 		r.c.state.update(func(s *State) { s.Rooms-- })

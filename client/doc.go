@@ -44,7 +44,8 @@
 // was killed between handling and saving, see the last few again; and one that
 // writes [Event.Position] in the same transaction as what it made of the event
 // ([HandlerStore]) sees the effect of each event exactly once, whatever
-// happens.
+// happens. Where a room begins is part of that: such a program implements
+// [StartHandler], and what a room held before is handed over as a [Gap].
 //
 // # Slow handlers
 //

@@ -2,6 +2,7 @@ package reprise
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
@@ -32,15 +33,36 @@ type Event struct {
 	Proto *reprisev1.Event
 
 	earlier []Stretch
+	gaps    []Gap
+}
+
+// String describes the event for people, on one line as long as its text is:
+// "lobby/3 alice: hello".
+func (e Event) String() string {
+	what := "did something that this program does not know"
+	switch p := e.Proto; {
+	case p.GetMessage() != nil:
+		return fmt.Sprintf("%s/%d %s: %s", e.Room, e.Offset, e.Sender, e.Text())
+	case p.GetMemberChange() != nil:
+		return fmt.Sprintf("%s/%d %s %s", e.Room, e.Offset, p.GetMemberChange().GetUser(),
+			strings.ToLower(strings.TrimPrefix(p.GetMemberChange().GetKind().String(), "KIND_")))
+	case p.GetRoomChange() != nil:
+		what = "created the room"
+	case p.GetCustom() != nil:
+		what = fmt.Sprintf("sent %s: %s", p.GetCustom().GetType(), p.GetCustom().GetData())
+	}
+	return fmt.Sprintf("%s/%d %s %s", e.Room, e.Offset, e.Sender, what)
 }
 
 // Text returns the text of a posted message, "" for any other event.
 func (e Event) Text() string { return e.Proto.GetMessage().GetText() }
 
 // Position returns the place of a client that has handled e, for programs
-// that keep their positions in their own transactions ([HandlerStore]).
+// that keep their positions in their own transactions ([HandlerStore]). It is
+// for events that a Handler was given: one that was fetched ([Client.FetchGap],
+// [Client.ListEvents]) lies behind the place where its client is.
 func (e Event) Position() Position {
-	return Position{Room: e.Room, Incarnation: e.Incarnation, Offset: e.Offset, Earlier: e.earlier}
+	return Position{Room: e.Room, Incarnation: e.Incarnation, Offset: e.Offset, Earlier: e.earlier, Gaps: e.gaps}
 }
 
 // Gap is a range of offsets that the client is not sent, and why. A gap is
@@ -56,6 +78,7 @@ type Gap struct {
 	Recoverable bool `json:"recoverable,omitempty"`
 
 	earlier []Stretch
+	gaps    []Gap
 }
 
 // String describes the gap for people.
@@ -63,9 +86,10 @@ func (g Gap) String() string {
 	return fmt.Sprintf("gap in %s: %d to %d not sent (%s)", g.Room, g.First, g.Last, g.Reason)
 }
 
-// Position returns the place of a client that has handled g.
+// Position returns the place of a client that has handled g; a recoverable gap
+// is among its open ones.
 func (g Gap) Position() Position {
-	return Position{Room: g.Room, Incarnation: g.Incarnation, Offset: g.Last, Earlier: g.earlier}
+	return Position{Room: g.Room, Incarnation: g.Incarnation, Offset: g.Last, Earlier: g.earlier, Gaps: g.gaps}
 }
 
 // GapReason says why a range of offsets is not sent.
@@ -99,6 +123,7 @@ type Rewind struct {
 	Incarnation string
 
 	earlier []Stretch
+	gaps    []Gap
 }
 
 // String describes the rewind for people.
@@ -108,7 +133,7 @@ func (r Rewind) String() string {
 
 // Position returns the place of a client that has handled r.
 func (r Rewind) Position() Position {
-	return Position{Room: r.Room, Incarnation: r.Incarnation, Offset: r.To, Earlier: r.earlier}
+	return Position{Room: r.Room, Incarnation: r.Incarnation, Offset: r.To, Earlier: r.earlier, Gaps: r.gaps}
 }
 
 // Records that the server keeps, as the contract defines them.

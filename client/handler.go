@@ -20,6 +20,16 @@ type Handler interface {
 	HandleRewind(context.Context, Rewind) error
 }
 
+// StartHandler may be implemented by a Handler that wants to know where each
+// room begins. One that keeps positions itself ([HandlerStore]) has to: a room
+// of which it keeps no position has no place to go on from.
+type StartHandler interface {
+	// HandleStart says where delivery of a room begins that the client has no
+	// position of: what comes next in that room comes after p. It is the first
+	// that is heard of a room, and comes again after the room was left.
+	HandleStart(ctx context.Context, p Position) error
+}
+
 // RoomHandler may be implemented by a Handler that wants to know its rooms.
 type RoomHandler interface {
 	// HandleRoom says that a room is new to this session, or has moved.

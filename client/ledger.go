@@ -25,6 +25,8 @@ const (
 // Only the goroutine that delivers changes positions, so what it was told
 // (admit) still holds when it has run the handler (advance).
 type ledger struct {
+	strict bool // Saved.Strict; static
+
 	mu      sync.Mutex
 	session SessionKey
 	rooms   map[string]*entry
@@ -61,6 +63,15 @@ type entry struct {
 	moved bool
 	dirty bool
 	gaps  []Gap
+	// pending is the recoverable gap that the handler is being given: it may
+	// fetch it at once.
+	pending []Gap
+}
+
+// withPending returns the open gaps once the pending one is handled.
+func (e *entry) withPending() []Gap {
+	gaps := slices.Concat(e.gaps, e.pending)
+	return gaps[max(0, len(gaps)-maxGaps):]
 }
 
 // verdict is what to do with something that a stream brought.
@@ -73,7 +84,7 @@ const (
 )
 
 func newLedger(s Saved) *ledger {
-	l := &ledger{session: s.Session, rooms: make(map[string]*entry, len(s.Places))}
+	l := &ledger{strict: s.Strict, session: s.Session, rooms: make(map[string]*entry, len(s.Places))}
 	l.reset()
 	for _, p := range s.Places {
 		l.rooms[p.Position.Room] = &entry{
@@ -105,11 +116,20 @@ func (l *ledger) resume() (SessionKey, []Position) {
 	return l.session, named
 }
 
-// wantsSession reports whether there are positions, but no session.
-func (l *ledger) wantsSession() bool {
+// isNew reports whether there is nothing to go on from: neither a session, nor
+// positions, nor a program that would miss them.
+func (l *ledger) isNew() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.session.ID == "" && len(l.rooms) > 0
+	return l.session.ID == "" && len(l.rooms) == 0 && !l.strict
+}
+
+// knows reports whether there is a place in a room.
+func (l *ledger) knows(room string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.rooms[room]
+	return ok
 }
 
 // forgetCheckpoint makes the next resume name every position.
@@ -158,7 +178,9 @@ func (l *ledger) admitEvent(room, incarnation string, e *reprisev1.Event) (verdi
 	case e.GetAfter() != held.handled.Offset || e.GetOffset() <= e.GetAfter():
 		return hole, held.handled
 	}
-	return next, held.handled.advance(incarnation, e.GetOffset())
+	p := held.handled.advance(incarnation, e.GetOffset())
+	p.Gaps = held.gaps
+	return next, p
 }
 
 // admitGap says what to do with a gap, and clips it to what is not held.
@@ -177,6 +199,13 @@ func (l *ledger) admitGap(g *reprisev1.Gap) (verdict, Gap) {
 	gap := gapOf(g)
 	gap.First = held.handled.Offset + 1
 	gap.earlier = held.handled.advance(gap.Incarnation, gap.Last).Earlier
+	held.pending = nil
+	if gap.Recoverable {
+		open := gap
+		open.earlier = nil
+		held.pending = []Gap{open}
+	}
+	gap.gaps = held.withPending()
 	return next, gap
 }
 
@@ -189,7 +218,13 @@ func (l *ledger) admitRewind(r *reprisev1.Rewind) (verdict, Rewind) {
 		return hole, Rewind{}
 	}
 	back := held.handled.rewind(r.GetIncarnation(), r.GetTo())
-	return next, Rewind{Room: back.Room, To: back.Offset, Incarnation: back.Incarnation, earlier: back.Earlier}
+	var gaps []Gap
+	for _, g := range held.gaps {
+		if g.Last = min(g.Last, back.Offset); g.First <= g.Last {
+			gaps = append(gaps, g)
+		}
+	}
+	return next, Rewind{Room: back.Room, To: back.Offset, Incarnation: back.Incarnation, earlier: back.Earlier, gaps: gaps}
 }
 
 // admitRoom says what to do with a RoomState: delivery must not start beyond
@@ -260,6 +295,7 @@ func (l *ledger) moveTo(p Position) *entry {
 		e = &entry{}
 		l.rooms[p.Room] = e
 	}
+	p.Gaps = nil // they change by themselves
 	e.handled, e.moved, e.dirty = p, true, true
 	return e
 }
@@ -278,10 +314,7 @@ func (l *ledger) gapHandled(a *attachment, g Gap) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.moveTo(g.Position())
-	if g.Recoverable {
-		e.gaps = append(slices.Clone(e.gaps), g)
-		e.gaps = e.gaps[max(0, len(e.gaps)-maxGaps):]
-	}
+	e.gaps, e.pending = e.withPending(), nil
 	l.acknowledge(a, g.Position(), 0)
 }
 
@@ -290,15 +323,8 @@ func (l *ledger) gapHandled(a *attachment, g Gap) {
 func (l *ledger) rewound(r Rewind) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := l.moveTo(r.Position())
+	l.moveTo(r.Position()).gaps = r.gaps
 	delete(l.acks, r.Room)
-	var gaps []Gap
-	for _, g := range e.gaps {
-		if g.Last = min(g.Last, r.To); g.First <= g.Last {
-			gaps = append(gaps, g)
-		}
-	}
-	e.gaps = gaps
 }
 
 // changes returns what has to be saved, and what may be acknowledged, on
@@ -410,17 +436,19 @@ func (l *ledger) narrowGap(room string, first, upTo uint64) {
 	if !ok {
 		return
 	}
-	var gaps []Gap
-	for _, g := range e.gaps {
-		if g.First >= first && g.First <= upTo {
-			e.dirty = true
-			g.First = upTo + 1
+	narrow := func(open []Gap) (rest []Gap) {
+		for _, g := range open {
+			if g.First >= first && g.First <= upTo {
+				e.dirty = true
+				g.First = upTo + 1
+			}
+			if g.First <= g.Last {
+				rest = append(rest, g)
+			}
 		}
-		if g.First <= g.Last {
-			gaps = append(gaps, g)
-		}
+		return rest
 	}
-	e.gaps = gaps
+	e.gaps, e.pending = narrow(e.gaps), narrow(e.pending)
 }
 
 // describe is for the error of a hole.

@@ -15,6 +15,10 @@ type Position struct {
 	// newest first, at most 8: where to go back to when Incarnation turns out
 	// to be lost.
 	Earlier []Stretch `json:"earlier,omitempty"`
+	// Gaps are the open recoverable gaps below Offset, oldest first, at most
+	// 64: see [Client.Gaps]. They are set in the positions that a Handler is
+	// given.
+	Gaps []Gap `json:"gaps,omitempty"`
 }
 
 // Stretch is the end of what a client has handled under one incarnation.

@@ -50,6 +50,9 @@ func (c *Client) run(caller context.Context, h Handler) error {
 	if err != nil {
 		return fmt.Errorf("reprise: loading positions: %w", err)
 	}
+	if _, ok := h.(StartHandler); saved.Strict && !ok {
+		return fmt.Errorf("%w: with these positions (HandlerStore) the Handler must implement StartHandler, or a room could begin without a record of where", ErrInvalid)
+	}
 	book := newLedger(saved)
 	c.setBook(book)
 	window := c.cfg.Window
@@ -246,15 +249,6 @@ func (r *run) attach(ctx context.Context, prev *attachment) (*attachment, error)
 	if err := r.saver.flush(ctx); err != nil {
 		return nil, err
 	}
-	if r.book.wantsSession() {
-		// Positions without a session: a resume needs one to name them for.
-		a, err := r.handshake(ctx, prev)
-		if err != nil {
-			return nil, err
-		}
-		a.cancel(errLost)
-		a.conn.release()
-	}
 	a, err := r.handshake(ctx, prev)
 	if reasonOf(err) == "POSITIONS_NEEDED" {
 		r.book.forgetCheckpoint()
@@ -355,12 +349,13 @@ func (r *run) greet(a *attachment) error {
 	return nil
 }
 
-// firstFrame opens a session, or resumes the one there is.
+// firstFrame opens a session, or resumes the one there is. Positions without a
+// session are resumed too: the server builds one from them.
 func (r *run) firstFrame() (*reprisev1.ClientFrame, []Position) {
 	cfg := &r.c.cfg
 	window := uint32(max(cfg.Window, 0))
 	session, positions := r.book.resume()
-	if session.ID == "" {
+	if r.book.isNew() {
 		return &reprisev1.ClientFrame{RequestId: "open", Frame: &reprisev1.ClientFrame_Open{Open: &reprisev1.OpenRequest{
 			InstanceId: r.c.instance,
 			History:    cfg.History,

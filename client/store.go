@@ -26,6 +26,12 @@ type Saved struct {
 	Session SessionKey
 	// Places has one entry for each room.
 	Places []Place
+	// Strict says that Places are all there is, of this and every earlier run
+	// of the program: nothing of any other room was ever handled. Then a
+	// client without a session does not begin a new one at the heads of its
+	// rooms; each room without a place begins with a Gap POSITION_UNKNOWN over
+	// all that it holds. Run requires a [StartHandler].
+	Strict bool
 }
 
 // SessionKey is what a session is resumed with. Keep it as a secret.
@@ -96,27 +102,35 @@ func (m *MemoryStore) Save(_ context.Context, u Update) error {
 
 // HandlerStore is for a program whose Handler saves positions itself, in the
 // same transaction as what it makes of an event: [Event.Position] in
-// HandleEvent, likewise for gaps and rewinds, one row for each room. Then each
-// event takes effect exactly once, whenever the program is killed.
+// HandleEvent, likewise for gaps, rewinds and starts ([StartHandler], which
+// Run then requires), one record for each room. A Position is to be kept
+// whole, for example as JSON. Then each event takes effect exactly once,
+// whenever the program is killed, and a gap that can be fetched stays open
+// until it was.
 //
-// Load returns the positions that were committed. Rest keeps the session and
-// the open gaps; it is given no positions. It may be a file, a row in the same
+// Load returns the positions that were committed, none at the first start.
+// What a room held before it had one is never left out in silence: it comes as
+// a [Gap] POSITION_UNKNOWN. Therefore [Config.History] does not apply.
+//
+// Rest keeps the session, and nothing else. It may be a file, a row in the same
 // database, or nil for memory: a session that is lost costs nothing but a new
-// session id, because the positions are the program's own.
+// session id, because the positions are the program's own; but what happened
+// in a room that the user was first made a member of while the program was
+// away is then a gap, to be fetched. A rest that outlives the positions, as a
+// file does when the database is restored from a backup, is to be removed.
 //
 // A program that forgets rooms it left implements [RoomHandler] and deletes
-// their rows in HandleRoomClosed.
+// their records in HandleRoomClosed.
 func HandlerStore(load func(context.Context) ([]Position, error), rest PositionStore) PositionStore {
 	if rest == nil {
 		rest = NewMemoryStore()
 	}
-	return &handlerStore{load: load, rest: rest, gaps: map[string]bool{}}
+	return &handlerStore{load: load, rest: rest}
 }
 
 type handlerStore struct {
 	load func(context.Context) ([]Position, error)
 	rest PositionStore
-	gaps map[string]bool // rooms of which rest has open gaps
 }
 
 func (h *handlerStore) Load(ctx context.Context) (Saved, error) {
@@ -128,16 +142,13 @@ func (h *handlerStore) Load(ctx context.Context) (Saved, error) {
 	if err != nil {
 		return Saved{}, err
 	}
-	gaps := make(map[string][]Gap)
-	for _, p := range saved.Places {
-		gaps[p.Position.Room] = p.Gaps
-		h.gaps[p.Position.Room] = true
-	}
 	// The checkpoint says nothing about positions that were saved elsewhere:
 	// every one of them is named at the resume.
-	saved.Session.Checkpoint, saved.Places = "", nil
+	saved.Session.Checkpoint, saved.Places, saved.Strict = "", nil, true
 	for _, p := range positions {
-		saved.Places = append(saved.Places, Place{Position: p, Moved: true, Gaps: gaps[p.Room]})
+		place := Place{Position: p, Moved: true, Gaps: p.Gaps}
+		place.Position.Gaps = nil
+		saved.Places = append(saved.Places, place)
 	}
 	return saved, nil
 }
@@ -145,26 +156,8 @@ func (h *handlerStore) Load(ctx context.Context) (Saved, error) {
 // Save passes on what the handler does not save: usually nothing, so that an
 // event costs no second write.
 func (h *handlerStore) Save(ctx context.Context, u Update) error {
-	rest := Update{Session: u.Session}
-	for _, p := range u.Places {
-		room := p.Position.Room
-		switch {
-		case len(p.Gaps) > 0:
-			rest.Places = append(rest.Places, Place{Position: Position{Room: room}, Gaps: p.Gaps})
-			h.gaps[room] = true
-		case h.gaps[room]:
-			rest.Closed = append(rest.Closed, room)
-			delete(h.gaps, room)
-		}
-	}
-	for _, room := range u.Closed {
-		if h.gaps[room] {
-			rest.Closed = append(rest.Closed, room)
-			delete(h.gaps, room)
-		}
-	}
-	if rest.Session == nil && len(rest.Places) == 0 && len(rest.Closed) == 0 {
+	if u.Session == nil {
 		return nil
 	}
-	return h.rest.Save(ctx, rest)
+	return h.rest.Save(ctx, Update{Session: u.Session})
 }

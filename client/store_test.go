@@ -26,14 +26,31 @@ func (db *ledgerDB) load(context.Context) ([]Position, error) {
 	return all, nil
 }
 
-func (db *ledgerDB) handler() *recorder {
-	h := &recorder{}
+func (db *ledgerDB) handler() *startRecorder {
+	h := &startRecorder{db: db}
 	h.call = func(e Event) error {
 		db.lines = append(db.lines, e.Text())
 		db.positions[e.Room] = e.Position()
 		return nil
 	}
 	return h
+}
+
+// startRecorder keeps the starts of rooms as well.
+type startRecorder struct {
+	recorder
+	db *ledgerDB
+}
+
+func (h *startRecorder) HandleStart(_ context.Context, p Position) error {
+	h.note("start:%s%d", p.Room, p.Offset)
+	h.db.positions[p.Room] = p
+	return nil
+}
+
+func (h *startRecorder) HandleGap(ctx context.Context, g Gap) error {
+	h.db.positions[g.Room] = g.Position()
+	return h.recorder.HandleGap(ctx, g)
 }
 
 // P2 for the program's own transaction: it is killed after the transaction and
@@ -58,7 +75,11 @@ func TestP2_HandlerStoreIsExactlyOnce(t *testing.T) {
 				return err
 			}
 			r := start(t, f.client(cfg), h)
-			s := f.welcome(1)
+			s := f.accept()
+			if r := s.first.GetResume(); r == nil || r.GetSessionId() != "" || r.GetResumeKey() != "" || len(r.GetPositions()) != 0 {
+				t.Errorf("first frame %v, want a resume without a session, so that nothing is left out", s.first)
+			}
+			s.welcome(1)
 			s.send(roomState("a", "i1", 0), caughtUp("", "", 0), events("a", "i1", 0, 1), events("a", "i2", 1, 2, 3, 4))
 			s.serveBye()
 			if err := r.wait(); !errors.Is(err, killed) {
@@ -75,12 +96,7 @@ func TestP2_HandlerStoreIsExactlyOnce(t *testing.T) {
 			start(t, f.client(cfg), db.handler())
 			s = f.accept()
 			if !keepsSession {
-				if s.first.GetOpen() == nil {
-					t.Errorf("first frame %v, want a new session to name positions for", s.first)
-				}
-				s.welcome(1, func(w *reprisev1.Welcome) { w.SessionId, w.ResumeKey = "s_2", "rk_new" })
-				s = f.accept()
-				want(t, "key", s.first.GetResume().GetResumeKey(), "rk_new")
+				want(t, "session", s.first.GetResume().GetSessionId()+s.first.GetResume().GetResumeKey(), "")
 			}
 			resume := s.first.GetResume()
 			p := resume.GetPositions()
@@ -108,24 +124,90 @@ func (c *countingStore) Save(ctx context.Context, u Update) error {
 	return c.PositionStore.Save(ctx, u)
 }
 
-func TestHandlerStoreKeepsGapsBesidePositions(t *testing.T) {
-	rest := NewMemoryStore()
-	db := &ledgerDB{positions: map[string]Position{"a": {Room: "a", Offset: 9}}}
-	s := HandlerStore(db.load, rest)
-	gap := Gap{Room: "a", First: 1, Last: 3, Recoverable: true}
-	if err := s.Save(t.Context(), Update{Places: []Place{{Position: Position{Room: "a", Offset: 8}, Gaps: []Gap{gap}}}}); err != nil {
-		t.Fatal(err)
-	}
-	saved, err := HandlerStore(db.load, rest).Load(t.Context())
-	if err != nil || len(saved.Places) != 1 || saved.Places[0].Position.Offset != 9 || len(saved.Places[0].Gaps) != 1 {
-		t.Errorf("loaded %+v, %v", saved, err)
-	}
-	if err := s.Save(t.Context(), Update{Places: []Place{{Position: Position{Room: "a", Offset: 9}}}}); err != nil {
-		t.Fatal(err)
-	}
-	if saved, _ := rest.Load(t.Context()); len(saved.Places) != 0 {
-		t.Errorf("a closed gap is still kept: %+v", saved)
-	}
+// An open gap is part of the positions that the program keeps, so it survives
+// the program, until it was fetched.
+func TestHandlerStoreKeepsGapsInPositions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "one")
+		f.listEvents = func(_ context.Context, r *reprisev1.ListEventsRequest) (*reprisev1.ListEventsResponse, error) {
+			return &reprisev1.ListEventsResponse{Head: 9, Oldest: 9}, nil // it was removed meanwhile
+		}
+		db := &ledgerDB{positions: map[string]Position{}}
+		cfg := f.config("one")
+		cfg.Positions = HandlerStore(db.load, nil)
+		h := db.handler()
+		c := f.client(cfg)
+		r := start(t, c, h)
+		s := f.welcome(1)
+		s.serveBye()
+		s.send(roomState("a", "", 0), gapFrame("a", "i1", 1, 7), events("a", "i1", 7, 8), caughtUp("", "", 0))
+		want(t, "handled", h.take(), "start:a0 gap:a1-7 a8r")
+		r.stop()
+
+		for round := range 3 { // with the gap open, and when it was fetched
+			cfg.Positions = HandlerStore(db.load, nil)
+			c, h = f.client(cfg), db.handler()
+			r = start(t, c, h)
+			s = f.accept()
+			want(t, "named", fmt.Sprint(named(s.first.GetResume().GetPositions())), fmt.Sprintf("map[a:i1/%d]", 8+round))
+			s.welcome(uint64(2 + round))
+			s.serveBye()
+			synctest.Wait()
+			if gaps := c.Gaps(); round < 2 && (len(gaps) != 1 || gaps[0].First != 1 || gaps[0].Last != 7) || round == 2 && len(gaps) != 0 {
+				t.Errorf("round %d: open gaps %v", round, gaps)
+			}
+			if round == 1 {
+				for _, err := range c.FetchGap(t.Context(), c.Gaps()[0]) {
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			s.send(events("a", "i1", uint64(8+round), uint64(9+round)))
+			synctest.Wait()
+			r.stop()
+		}
+	})
+}
+
+// A handler that cannot keep where a room starts is refused, rather than losing
+// what happens in a room before its first event.
+func TestHandlerStoreNeedsAStartHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "one")
+		cfg := f.config("one")
+		cfg.Positions = HandlerStore((&ledgerDB{}).load, nil)
+		if err := f.client(cfg).Run(t.Context(), &recorder{}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("Run: %v, want ErrInvalid", err)
+		}
+	})
+}
+
+// A session that was saved before its rooms were handed over, and then resumed:
+// the server names no room that has not moved, so the first event of one says
+// where it begins. The stream goes on.
+func TestP2_UnnamedRoomBeginsWithItsFirstEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "one")
+		rest := NewMemoryStore()
+		if err := rest.Save(t.Context(), Update{Session: &SessionKey{ID: "s_1", ResumeKey: "rk_1"}}); err != nil {
+			t.Fatal(err)
+		}
+		db := &ledgerDB{positions: map[string]Position{}}
+		cfg := f.config("one")
+		cfg.Positions = HandlerStore(db.load, rest)
+		h := db.handler()
+		c := f.client(cfg)
+		start(t, c, h)
+		s := f.welcome(2)
+		s.send(caughtUp("", "", 0), events("a", "i1", 6, 7, 8), gapFrame("b", "i1", 4, 5), roomClosed("a"))
+		want(t, "handled", h.take(), "start:a6 a7 a8 start:b3 gap:b4-5")
+		if err := c.State().Err; err != nil {
+			t.Errorf("the stream was dropped: %v", err)
+		}
+		s.trySend(events("a", "i1", 8, 9)) // after it was closed it is not ours
+		<-s.gone
+	})
 }
 
 // What could not be saved is not acknowledged, and Run says so.

@@ -94,8 +94,8 @@ const (
 	Outcome_OUTCOME_EXACT Outcome = 2
 	// As EXACT, but at least one Gap or Rewind follows.
 	Outcome_OUTCOME_WITH_GAPS Outcome = 3
-	// The session was not found; a new one was built from the user's
-	// membership and the positions in the request.
+	// The session was not found, or the request named none; a new one was built
+	// from the user's membership and the positions in the request.
 	Outcome_OUTCOME_REBUILT Outcome = 4
 	// Another instance holds the session, or the resume key was stale: this is
 	// a copy of it.
@@ -382,7 +382,10 @@ func (x *OpenRequest) GetEphemeral() bool {
 // delivers everything after the last acknowledged offset of each.
 type ResumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Session id from the last Welcome.
+	// Session id from the last Welcome. Empty, together with `resume_key` and
+	// `checkpoint`, for a client that has positions and no session: a new one is
+	// built from them (OUTCOME_REBUILT), in which a room without a position
+	// begins behind a Gap POSITION_UNKNOWN.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Resume key from the last Welcome, or from one before it if that one's
 	// successor was never used.

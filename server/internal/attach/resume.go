@@ -24,7 +24,8 @@ type Open struct {
 	Window         uint32
 }
 
-// Resume is the wish to attach to an existing session.
+// Resume is the wish to attach to an existing session, or, with neither
+// SessionID nor Key, to one that is built from the positions.
 type Resume struct {
 	User, Instance string
 	SessionID, Key string
@@ -100,6 +101,10 @@ func (at *attaching) run(commit func() error) (*Attachment, error) {
 
 // resume finds the session, decides where each room starts, and commits.
 func (at *attaching) resume(ctx context.Context, r Resume) error {
+	if r.SessionID == "" && r.Key == "" {
+		at.outcome = reprisev1.Outcome_OUTCOME_REBUILT
+		return at.create(ctx)
+	}
 	g := at.a.m.sessions
 	c, fork, err := g.Resume(ctx, r.User, r.SessionID, r.Key, r.Instance, r.Takeover)
 	switch {

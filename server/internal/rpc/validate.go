@@ -185,8 +185,10 @@ func checkOpen(r *reprisev1.OpenRequest, prefix string) error {
 
 func checkResume(r *reprisev1.ResumeRequest, prefix string, maxPositions int) error {
 	v := violations{prefix: prefix}
-	v.id("session_id", r.GetSessionId(), "s_")
-	v.id("resume_key", r.GetResumeKey(), "rk_")
+	if r.GetSessionId() != "" || r.GetResumeKey() != "" || r.GetCheckpoint() != "" {
+		v.id("session_id", r.GetSessionId(), "s_")
+		v.id("resume_key", r.GetResumeKey(), "rk_")
+	}
 	v.instance(r.GetInstanceId())
 	if _, ok := reprisev1.Takeover_name[int32(r.GetTakeover())]; !ok {
 		v.add("takeover", fmt.Sprintf("has no value %d", r.GetTakeover()))

@@ -160,7 +160,10 @@ export const OpenRequestSchema: GenMessage<OpenRequest> = /*@__PURE__*/
  */
 export type ResumeRequest = Message<"reprise.v1.ResumeRequest"> & {
   /**
-   * Session id from the last Welcome.
+   * Session id from the last Welcome. Empty, together with `resume_key` and
+   * `checkpoint`, for a client that has positions and no session: a new one is
+   * built from them (OUTCOME_REBUILT), in which a room without a position
+   * begins behind a Gap POSITION_UNKNOWN.
    *
    * @generated from field: string session_id = 1;
    */
@@ -603,8 +606,8 @@ export enum Outcome {
   WITH_GAPS = 3,
 
   /**
-   * The session was not found; a new one was built from the user's
-   * membership and the positions in the request.
+   * The session was not found, or the request named none; a new one was built
+   * from the user's membership and the positions in the request.
    *
    * @generated from enum value: OUTCOME_REBUILT = 4;
    */
