@@ -122,6 +122,9 @@ func copyStore(ctx context.Context, fsys vfs.FS, from, dest string) (err error) 
 	if _, err := openLedger(fsys, partial, slog.New(slog.DiscardHandler)); err != nil { // damage on the way shows
 		return err
 	}
+	if err := noteCopy(fsys, partial); err != nil {
+		return err
+	}
 	report, err := Check(ctx, partial, CheckOptions{FS: fsys})
 	if err != nil {
 		return err

@@ -130,7 +130,7 @@ func (c *checker) run() (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	c.checkManifest()
-	c.checkLogEnd()
+	c.checkLogEnd(c.checkLogFiles())
 	if !c.open() {
 		return nil
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"strconv"
 	"strings"
 
 	db "github.com/cockroachdb/pebble/v2"
@@ -67,6 +66,13 @@ func (c *checker) checkManifest() {
 // readRecords reads records to the end of data. The error says why it could
 // not, and `at` where the last whole record ends.
 func readRecords(data io.Reader, number uint64) (at int64, err error) {
+	return walkRecords(data, number, func(r io.Reader) error {
+		_, err := io.Copy(io.Discard, r)
+		return err
+	})
+}
+
+func walkRecords(data io.Reader, number uint64, read func(io.Reader) error) (at int64, err error) {
 	log := db.SSTableInfo{}.BackingSSTNum // of a type that has no name here
 	setNumber(&log, number)
 	r := record.NewReader(data, log)
@@ -74,7 +80,7 @@ func readRecords(data io.Reader, number uint64) (at int64, err error) {
 		at = r.Offset()
 		next, err := r.Next()
 		if err == nil {
-			_, err = io.Copy(io.Discard, next)
+			err = read(next)
 		}
 		if errors.Is(err, io.EOF) {
 			return at, nil
@@ -87,13 +93,34 @@ func readRecords(data io.Reader, number uint64) (at int64, err error) {
 
 func setNumber[T ~uint64](to *T, n uint64) { *to = T(n) }
 
+// checkLogFiles looks for the logs that must be there, with all that must be in
+// them. It returns those that are damaged.
+func (c *checker) checkLogFiles() map[string]bool {
+	bad := make(map[string]bool)
+	_, damaged, err := checkLogs(c.fs, c.dir)
+	if errors.Is(err, errSum) {
+		c.found(Problem{File: logsName, Detail: "not as it was written: it is written anew when the directory is opened"})
+	} else if err != nil {
+		c.found(Problem{File: logsName, Detail: c.cause(err)})
+	}
+	for _, d := range damaged {
+		bad[d.name] = true
+		c.found(Problem{File: d.name, Detail: d.detail})
+	}
+	return bad
+}
+
 // checkLogEnd looks at the end of the newest log of writes.
-func (c *checker) checkLogEnd() {
+func (c *checker) checkLogEnd(bad map[string]bool) {
 	e, err := readLogEnd(c.fs, c.dir)
 	switch {
 	case err != nil:
 		c.found(Problem{File: e.name, Detail: err.Error()})
 	case e.name == "":
+		if noted, err := readLogs(c.fs, c.dir); noted == nil && err == nil {
+			c.note("there is no log of writes, which there is in the directory of every server that has started; whether there was one is not known, because the release that wrote this directory did not note it")
+		}
+	case bad[e.name]:
 	case e.damaged():
 		c.found(Problem{File: e.name, Detail: e.damage()})
 	case e.left > 0:
@@ -160,7 +187,7 @@ func (e logEnd) damaged() bool { return e.later > 0 }
 
 func (e logEnd) damage() string {
 	return fmt.Sprintf("damaged at byte %d: what was written later, at byte %d, says that everything before it was on disk, so acknowledged events are damaged. "+
-		"Restore the directory from a backup; or cut the file to its first %d bytes to open what is left", e.at, e.later, e.at)
+		"Restore the directory from a backup; or cut the file to its first %d bytes and remove %s to open what is left", e.at, e.later, e.at, logsName)
 }
 
 // checkLog refuses a directory whose newest log is proven to be damaged: opened,
@@ -198,10 +225,7 @@ func newestLog(fsys vfs.FS, dir string) (name string, number uint64) {
 		return "", 0
 	}
 	for _, n := range names {
-		if kindOf(n) != fileLog {
-			continue
-		}
-		if i, err := strconv.ParseUint(strings.TrimSuffix(n, ".log"), 10, 64); err == nil && i >= number {
+		if i, ok := logNumber(n); ok && i >= number {
 			name, number = n, i
 		}
 	}

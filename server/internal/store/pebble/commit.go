@@ -173,6 +173,7 @@ func (b *batch) commit() error {
 	if err := s.failedError(); err != nil {
 		return err
 	}
+	s.logs.committed()
 	s.publish(b.c.version, b.changed)
 	return nil
 }

@@ -66,14 +66,14 @@ func readSum(fsys vfs.FS, dir string) (m manifestSum, ok bool, err error) {
 	return m, err == nil, err
 }
 
-// writeSum notes m, durably and all at once.
-func writeSum(fsys vfs.FS, dir string, m manifestSum) (err error) {
-	name := fsys.PathJoin(dir, sumName)
+// writeNote replaces a file by one with that text, durably and all at once.
+func writeNote(fsys vfs.FS, dir, name, text string) (err error) {
+	name = fsys.PathJoin(dir, name)
 	f, err := fsys.Create(name+".new", vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(f, m.line())
+	_, err = io.WriteString(f, text)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func (l *ledger) extend(size int64) error {
 	next := l.noted
 	next.sum = crc32.Update(next.sum, castagnoli, more)
 	next.size += int64(len(more))
-	if err := writeSum(l.fs, l.dir, next); err != nil {
+	if err := writeNote(l.fs, l.dir, sumName, next.line()); err != nil {
 		return err
 	}
 	l.noted = next

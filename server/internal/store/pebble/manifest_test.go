@@ -247,6 +247,7 @@ func TestP1_DamagedLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	rewriteFile(t, mem, path, bad[:e.at])
+	must(mem.Remove(mem.PathJoin(dir, logsName)))
 	s := mustOpen(t, dir, o)
 	defer mustClose(t, s)
 	if got, err := readContents(t.Context(), s); err != nil || len(got.events) == 0 {

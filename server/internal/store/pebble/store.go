@@ -33,6 +33,7 @@ type Store struct {
 	unlock      func() error
 	reserve     *reserve
 	ledger      *ledger
+	logs        *logbook
 	opening     *opening
 	complaints  complaints
 	readers     *readers
@@ -101,6 +102,9 @@ func (s *Store) open() error {
 	if s.ledger, err = openLedger(s.opts.fs(), s.dir, s.logger); err != nil {
 		return openError(s.dir, err)
 	}
+	if s.logs, err = openLogbook(s.opts.fs(), s.dir, s.logger); err != nil {
+		return openError(s.dir, err)
+	}
 	if s.db, err = s.opening.open(s.dir, s.pebbleOptions()); err != nil {
 		return openError(s.dir, readError(err))
 	}
@@ -160,7 +164,7 @@ func (s *Store) checkFormat() error {
 
 func (s *Store) pebbleOptions() *db.Options {
 	o := &db.Options{
-		FS:     watchedFS{lockedFS{s.opts.fs()}, s.fatal},
+		FS:     watchedFS{lockedFS{s.opts.fs()}, s.fatal, s.logs},
 		Logger: pebbleLogger{s},
 		// The zero value is the oldest format, which takes a damaged log record
 		// for the end of the log and drops what follows without a word.

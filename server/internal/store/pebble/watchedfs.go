@@ -15,6 +15,7 @@ var errLost = errors.New("store: the disk lost a write")
 type watchedFS struct {
 	vfs.FS
 	failed func(error)
+	logs   *logbook
 }
 
 // Unwrap returns the file system below, as Pebble's own wrappers do.
@@ -22,15 +23,15 @@ func (fs watchedFS) Unwrap() vfs.FS { return fs.FS }
 
 func (fs watchedFS) OpenDir(name string) (vfs.File, error) {
 	f, err := fs.FS.OpenDir(name)
-	return fs.watch(name, f, err)
+	return fs.watch(name, f, err, nil)
 }
 
 func (fs watchedFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := fs.FS.Create(name, c)
-	switch kindOf(fs.PathBase(name)) {
-	case fileLog:
-		return fs.watch(name, f, err)
-	case fileManifest:
+	if fs.logs.owns(name) {
+		return fs.began(name, f, err)
+	}
+	if kindOf(fs.PathBase(name)) == fileManifest {
 		// Pebble syncs the directory once for the manifest and for the marker that
 		// names it, and a crash may keep the marker alone.
 		if err != nil {
@@ -44,24 +45,50 @@ func (fs watchedFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, erro
 }
 
 func (fs watchedFS) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if fs.logs.owns(from) {
+		fs.logs.ended(from)
+	}
 	f, err := fs.FS.ReuseForWrite(from, to, c)
-	if kindOf(fs.PathBase(to)) != fileLog {
+	if !fs.logs.owns(to) {
 		return f, err
 	}
-	return fs.watch(to, f, err)
+	return fs.began(to, f, err)
 }
 
-func (fs watchedFS) watch(name string, f vfs.File, err error) (vfs.File, error) {
+func (fs watchedFS) Remove(name string) error {
+	if fs.logs.owns(name) {
+		fs.logs.ended(name)
+	}
+	return fs.FS.Remove(name)
+}
+
+// began notes a log that was made.
+func (fs watchedFS) began(name string, f vfs.File, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return watchedFile{f, name, fs.failed}, nil
+	count, err := fs.logs.began(name)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return fs.watch(name, f, nil, count)
+}
+
+func (fs watchedFS) watch(name string, f vfs.File, err error, count *writtenLog) (vfs.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	if count == nil {
+		count = &writtenLog{}
+	}
+	return watchedFile{f, name, fs.failed, count}, nil
 }
 
 type watchedFile struct {
 	vfs.File
 	name   string
 	failed func(error)
+	count  *writtenLog
 }
 
 func (f watchedFile) check(err error) error {
@@ -74,11 +101,22 @@ func (f watchedFile) check(err error) error {
 
 func (f watchedFile) Write(p []byte) (int, error) {
 	n, err := f.File.Write(p)
+	f.count.written.Add(int64(n))
 	return n, f.check(err)
 }
 
-func (f watchedFile) Sync() error     { return f.check(f.File.Sync()) }
-func (f watchedFile) SyncData() error { return f.check(f.File.SyncData()) }
+func (f watchedFile) Sync() error     { return f.sync(f.File.Sync) }
+func (f watchedFile) SyncData() error { return f.sync(f.File.SyncData) }
+
+// sync counts what was written before.
+func (f watchedFile) sync(do func() error) error {
+	written := f.count.written.Load()
+	if err := f.check(do()); err != nil {
+		return err
+	}
+	f.count.synced.Store(written)
+	return nil
+}
 
 func (f watchedFile) SyncTo(length int64) (fullSync bool, err error) {
 	fullSync, err = f.File.SyncTo(length)
