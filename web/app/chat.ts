@@ -1,20 +1,19 @@
 import { createSession, followPage } from "../sdk";
 import type { Change, Session } from "../sdk";
-import { button, byId, el, setAvatar, setChildren, setText } from "./dom";
+import { button, byId, el, readName, setAvatar, setChildren, setText } from "./dom";
 import { LogView } from "./log-view";
 import { StatusView } from "./status-view";
 
-/** The server's own bound, so that a person learns of it before sending. */
-const maxTextBytes = 64 * 1024;
 /** Closer to the end than this, the log follows what comes. */
 const followPx = 60;
 const noticeMs = 8_000;
 const selectedKey = "reprise/page/room";
+const lostKey = "reprise/page/lost";
 
 /** The chat page of one user. */
 export class Chat {
   readonly #session: Session;
-  readonly #status = new StatusView();
+  readonly #status: StatusView;
   readonly #log: LogView;
   readonly #unfollow: () => void;
   readonly #stop = new AbortController();
@@ -29,12 +28,17 @@ export class Chat {
   /** Whether the log is kept at its end. */
   #atEnd = true;
   #drawing = false;
+  /** Rooms that the server has closed and a person has not answered to. */
+  #lost = new Set(sessionStorage.getItem(lostKey)?.split(" ").filter(Boolean));
 
   constructor(user: string) {
-    this.#session = createSession({ user, token: () => `dev:${user}`, history: 50 });
+    this.#status = new StatusView(user);
+    // Metadata is ASCII.
+    this.#session = createSession({ user, token: () => `dev:${encodeURIComponent(user)}`, history: 50 });
     const room = () => this.#selected;
     this.#log = new LogView(byId("log"), byId("pending"), user, {
       loadGap: (gap) => this.#fetch(this.#session.loadGap(room(), gap)),
+      waitsFor: (clientId) => this.#session.waitsFor(clientId),
       retry: (clientId) => this.#session.retrySend(room(), clientId),
       drop: (clientId) => this.#session.dropSend(room(), clientId),
     });
@@ -55,6 +59,7 @@ export class Chat {
     this.#unfollow();
     this.#session.end();
     sessionStorage.removeItem(selectedKey);
+    sessionStorage.removeItem(lostKey);
     byId("chat").hidden = true;
   }
 
@@ -68,8 +73,9 @@ export class Chat {
     on("start-over", "click", () => this.#startOver());
     on("join", "submit", (event) => this.#join(event));
     on("lobby", "click", () => this.#joinRoom("lobby"));
-    on("leave", "click", () => this.#fetch(this.#session.leave(this.#selected)));
-    on("earlier", "click", () => this.#fetch(this.#session.loadEarlier(this.#selected)));
+    on("leave", "click", () => void this.#fetch(this.#session.leave(this.#selected)));
+    on("earlier", "click", () => void this.#fetch(this.#session.loadEarlier(this.#selected)));
+    on("lost-dismiss", "click", () => this.#setLost(new Set()));
     on("newest", "click", () => this.#toEnd());
     on("scroll", "scroll", () => this.#scrolled());
     on("composer", "submit", (event) => this.#send(event));
@@ -87,6 +93,7 @@ export class Chat {
   #changed(change: Change): void {
     if (change.what === "notice") return this.#notice(change.text);
     if (change.what === "state") this.#status.draw(this.#session.state);
+    if (change.what === "closed" && !change.left) this.#setLost(new Set([...this.#lost, change.room]));
     this.#drawSoon();
   }
 
@@ -119,8 +126,32 @@ export class Chat {
       byId("text").focus();
     }
     this.#status.draw(state);
+    this.#drawLost();
     this.#drawLog();
     this.#drawRooms();
+  }
+
+  /** Rooms that are gone without anybody having left them: a server that was set up anew. */
+  #drawLost(): void {
+    const lost = [...this.#lost].filter((name) => !this.#session.room(name));
+    if (lost.length < this.#lost.size) this.#setLost(new Set(lost)); // Joined again.
+    const hidden = lost.length === 0;
+    if (byId("lost").hidden !== hidden) byId("lost").hidden = hidden;
+    const rooms = lost.length === 1 ? "this room" : "these rooms";
+    setText(byId("lost-text"), hidden ? "" : `The server does not have you in ${rooms} any more. Its data may have been replaced.`);
+    const shown = [...byId("lost-rooms").children].map((child) => (child as HTMLElement).dataset["lost"]);
+    if (shown.join(" ") === lost.join(" ")) return;
+    setChildren(byId("lost-rooms"), lost.map((name) => {
+      const again = button(`Join ${name} again`, () => this.#joinRoom(name));
+      again.dataset["lost"] = name;
+      return again;
+    }));
+  }
+
+  #setLost(lost: Set<string>): void {
+    this.#lost = lost;
+    sessionStorage.setItem(lostKey, [...lost].join(" ")); // Names have no spaces.
+    this.#drawSoon();
   }
 
   #drawLog(): void {
@@ -186,12 +217,14 @@ export class Chat {
   #join(event: SubmitEvent): void {
     event.preventDefault();
     const input = byId<HTMLInputElement>("room");
-    this.#joinRoom(input.value.trim());
+    const room = readName(input, "A room's name");
+    if (!room) return;
+    this.#joinRoom(room);
     input.value = "";
   }
 
   #joinRoom(room: string): void {
-    this.#fetch(this.#session.join(room).then(() => this.#select(room)));
+    void this.#fetch(this.#session.join(room).then(() => this.#select(room)));
   }
 
   /** The person turns to a room. */
@@ -222,19 +255,17 @@ export class Chat {
     const input = byId<HTMLTextAreaElement>("text");
     const text = input.value;
     if (text.trim() === "" || !this.#selected) return;
-    const bytes = new TextEncoder().encode(text).length;
-    if (bytes > maxTextBytes) return this.#notice(`This message has ${bytes} bytes; the limit is ${maxTextBytes}.`);
     try {
       this.#session.send(this.#selected, text);
       input.value = "";
       this.#atEnd = true;
     } catch (error) {
-      this.#notice((error as Error).message);
+      this.#notice(`Not sent: ${(error as Error).message}.`);
     }
   }
 
-  #fetch(work: Promise<void>): void {
-    work.catch((error: unknown) => {
+  #fetch(work: Promise<void>): Promise<void> {
+    return work.catch((error: unknown) => {
       this.#notice(error instanceof Error ? error.message : String(error));
       this.#drawSoon();
     });

@@ -1,3 +1,5 @@
+import { checkName } from "../sdk";
+
 /** The element of index.html with this id. */
 export function byId<T extends HTMLElement = HTMLElement>(id: string): T {
   const element = document.getElementById(id);
@@ -61,4 +63,16 @@ export function setAvatar(element: HTMLElement, name: string): void {
   element.className = `avatar hue-${hash % 10}`;
   element.textContent = [...name][0]?.toUpperCase() ?? "?";
   element.ariaHidden = "true";
+}
+
+/**
+ * Reads a name that a person has typed, in the form that the server takes.
+ * If it is none, says so at the field and returns nothing.
+ */
+export function readName(input: HTMLInputElement, what: string): string | undefined {
+  const name = input.value.trim().normalize("NFC");
+  const wrong = checkName("name", name)?.fields[0];
+  input.setCustomValidity(wrong ? `${what} ${wrong.description}.` : "");
+  input.addEventListener("input", () => input.setCustomValidity(""), { once: true });
+  return input.reportValidity() ? name : undefined;
 }

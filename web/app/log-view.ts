@@ -5,9 +5,19 @@ import { button, el, setAvatar, setChildren } from "./dom";
 /** Messages of one sender closer than this stand together. */
 const togetherMs = 5 * 60_000;
 
+/** The element of a message that is not sent yet, and why it waits. */
+interface Pending {
+  readonly item: HTMLElement;
+  readonly foot: HTMLElement;
+  waitsFor: string;
+}
+
 /** What a person can do in the log. */
 export interface LogActions {
-  loadGap(gap: GapEntry): void;
+  /** Settles when it is done, or cannot be. */
+  loadGap(gap: GapEntry): Promise<void>;
+  /** Why a message waits; empty if nothing is known. */
+  waitsFor(clientId: string): string;
   retry(clientId: string): void;
   drop(clientId: string): void;
 }
@@ -17,7 +27,7 @@ export class LogView {
   readonly #elements = new WeakMap<Entry, HTMLElement>();
   /** By the entry a day begins with. */
   readonly #days = new WeakMap<Entry, HTMLElement>();
-  readonly #pendingElements = new WeakMap<StoredSend, HTMLElement>();
+  readonly #pendingElements = new WeakMap<StoredSend, Pending>();
 
   constructor(
     readonly list: HTMLElement,
@@ -85,7 +95,7 @@ export class LogView {
     if (entry.recoverable) {
       const load = button("Show them", () => {
         load.disabled = true;
-        this.actions.loadGap(entry);
+        void this.actions.loadGap(entry).then(() => (load.disabled = false));
       });
       item.append(load);
     }
@@ -102,14 +112,21 @@ export class LogView {
   }
 
   #pending(send: StoredSend): HTMLElement {
-    let item = this.#pendingElements.get(send);
-    if (item) return item;
-    item = messageItem(this.user, send.text, send.time, false);
-    item.classList.add("mine");
-    item.dataset["kind"] = "pending";
-    item.append(this.#pendingFoot(send, item));
-    this.#pendingElements.set(send, item);
-    return item;
+    let pending = this.#pendingElements.get(send);
+    if (!pending) {
+      const item = messageItem(this.user, send.text, send.time, false);
+      item.classList.add("mine");
+      item.dataset["kind"] = "pending";
+      pending = { item, foot: this.#pendingFoot(send, item), waitsFor: "" };
+      item.append(pending.foot);
+      this.#pendingElements.set(send, pending);
+    }
+    const waitsFor = send.failed === undefined && send.offset === undefined ? this.actions.waitsFor(send.clientId) : "";
+    if (waitsFor !== pending.waitsFor) {
+      pending.waitsFor = waitsFor;
+      pending.foot.textContent = waitsFor ? `Waiting: ${waitsFor}` : "Not sent yet";
+    }
+    return pending.item;
   }
 
   #pendingFoot(send: StoredSend, item: HTMLElement): HTMLElement {

@@ -1,5 +1,6 @@
+import { checkName } from "../sdk";
 import { Chat } from "./chat";
-import { byId } from "./dom";
+import { byId, readName } from "./dom";
 
 /** This tab's name; another tab may have another. */
 const nameKey = "reprise/page/name";
@@ -31,9 +32,10 @@ function start(name: string): void {
 
 byId("enter").addEventListener("submit", (event) => {
   event.preventDefault();
-  start(byId<HTMLInputElement>("name").value);
+  const name = readName(byId<HTMLInputElement>("name"), "A name");
+  if (name) start(name);
 });
 
 const name = sessionStorage.getItem(nameKey);
-if (name) start(name);
+if (name && !checkName("name", name)) start(name);
 else welcome();

@@ -1,13 +1,19 @@
 import type { State } from "../sdk";
 import { byId, setText } from "./dom";
 
+/** Failures in a row after which a person is told what they are. */
+const tellAfter = 2;
+
 /** Draws the connection's state, and the buttons that change it. */
 export class StatusView {
   readonly #label = byId("state");
   readonly #toggle = byId<HTMLButtonElement>("toggle");
   readonly #retry = byId("retry");
+  readonly #why = byId("why");
   readonly #banner = byId("banner");
   readonly #bannerText = byId("banner-text");
+
+  constructor(readonly user: string) {}
 
   draw(state: State): void {
     this.#label.dataset["state"] = state.name;
@@ -16,9 +22,20 @@ export class StatusView {
     const stopped = state.name === "idle" || state.name === "closed";
     setText(this.#toggle, stopped ? "Connect" : "Disconnect");
     this.#retry.hidden = state.name !== "waiting";
+    // While the next attempt is made, what the last one met is still true.
+    if (state.name !== "connecting") {
+      const why = state.name === "waiting" && state.failures >= tellAfter ? whyOf(state) : "";
+      this.#why.hidden = why === "";
+      setText(this.#why, why);
+    }
     this.#banner.hidden = state.name !== "closed";
-    setText(this.#bannerText, state.name === "closed" ? bannerOf(state) : "");
+    setText(this.#bannerText, state.name === "closed" ? bannerOf(state, this.user) : "");
   }
+}
+
+function whyOf({ error, reason }: State & { name: "waiting" }): string {
+  if (reason) return `The server says: ${error}. This page goes on trying.`;
+  return `The server cannot be reached (${error}). This page goes on trying; nothing that you write is lost.`;
 }
 
 function labelOf(state: State): string {
@@ -40,12 +57,17 @@ function labelOf(state: State): string {
   }
 }
 
-function bannerOf(state: State & { name: "closed" }): string {
+function bannerOf(state: State & { name: "closed" }, user: string): string {
   switch (state.reason) {
     case "FENCED":
       return `${state.message} Connect continues here in a copy.`;
     case "RESUME_KEY_NOT_YOURS":
       return "This session belongs to somebody else. Start over to begin a new one.";
+    case "TOO_MANY_SESSIONS":
+      return "You have too many tabs and programs open here. Close some of them, then press Connect.";
+    case "TOKEN_INVALID":
+    case "TOKEN_MISSING":
+      return `The server does not take “${user}” for a name (${state.message}). Sign out and choose another one.`;
     default:
       return `The server refused: ${state.message}`;
   }

@@ -29,6 +29,8 @@ export class Attachment {
   readonly caughtUp = new Set<string>();
   /** When the Welcome came. */
   welcomedAt = 0;
+  /** Whether it brought anything that was not held before. */
+  progressed = false;
 
   constructor(
     readonly link: Link,

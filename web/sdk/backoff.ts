@@ -3,8 +3,8 @@ export const backoffBounds = { first: 500, longest: 20_000 } as const;
 
 /**
  * Full jitter: a random time up to a bound that doubles with each attempt. It
- * starts again only after a stream has proven itself, so that a server which
- * accepts and drops is not hammered.
+ * starts again once a stream has brought something: a link that flaps is not
+ * punished, and a server which accepts and drops is not hammered.
  */
 export class Backoff {
   #attempts = 0;

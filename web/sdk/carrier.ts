@@ -1,5 +1,4 @@
-import type { ConnectError } from "@connectrpc/connect";
-
+import type { RepriseError } from "./errors";
 import { WebSocketNotOpened } from "./grpc-websocket";
 import type { Dial } from "./link";
 
@@ -48,7 +47,7 @@ export class Carrier {
   }
 
   /** The picked link failed before it was welcomed. */
-  failed(dial: Dial, error: ConnectError): void {
+  failed(dial: Dial, error: RepriseError): void {
     if (dial === this.dials.unary) {
       this.#refused = 0;
       this.#fallbackUntil = 0;

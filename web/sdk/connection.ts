@@ -1,4 +1,4 @@
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 
 import type { ServerFrame } from "#gen/frame_pb";
 import type { Welcome } from "#gen/session_pb";
@@ -7,7 +7,7 @@ import { Backoff } from "./backoff";
 import { Carrier } from "./carrier";
 import type { Dials } from "./carrier";
 import type { Env } from "./env";
-import { isRetryable, millis, reasonOf, retryDelayOf } from "./errors";
+import { millis, RepriseError } from "./errors";
 import type { FirstFrame, OutFrame } from "./link";
 import { checkChange } from "./state";
 import type { State } from "./state";
@@ -18,10 +18,14 @@ const openMs = 15_000;
 const graceMs = 10_000;
 /** How often the above is looked at. */
 const watchMs = 5_000;
-/** A stream that lived this long has proven itself. */
-const provenMs = 10_000;
+/** A stream that lived this long has proven itself, even if nothing came. */
+const provenMs = 2_000;
 /** How long a stream may take to end after goodbye. */
 const byeMs = 1_000;
+
+const fenced = new RepriseError("Another tab or program has taken this session over.", Code.FailedPrecondition, {
+  reason: "FENCED",
+});
 
 /** How to attach. */
 export interface Attach {
@@ -45,8 +49,11 @@ export interface Owner {
    * one. Returns what is wrong with it, if it breaks the protocol.
    */
   frame(attachment: Attachment, frame: ServerFrame["frame"]): string | undefined;
-  /** The current attachment is gone; what it had under way is unknown. */
-  detached(): void;
+  /**
+   * The current attachment is gone; what it had under way is unknown. With a
+   * verdict if the server ended it for what this client had sent.
+   */
+  detached(verdict?: RepriseError): void;
   stateChanged(): void;
 }
 
@@ -86,6 +93,7 @@ export class Connection {
     return this.#current !== undefined;
   }
 
+  /** Throws a RepriseError if the frame cannot be encoded. */
   send(frame: OutFrame): void {
     this.#current?.link.send(frame);
   }
@@ -126,10 +134,10 @@ export class Connection {
     const now = this.#env.now();
     const { heartbeatMs, lastFrame } = this.#current ?? { heartbeatMs: Infinity, lastFrame: 0 };
     if (this.#current && now - lastFrame > heartbeatMs + graceMs) {
-      this.fail(this.#current, new ConnectError("nothing heard from the server", Code.Unavailable));
+      this.fail(this.#current, new RepriseError("nothing heard from the server", Code.Unavailable));
     }
     if (this.#opening && now - this.#opening.lastFrame > openMs) {
-      this.fail(this.#opening, new ConnectError("no answer from the server", Code.Unavailable));
+      this.fail(this.#opening, new RepriseError("no answer from the server", Code.Unavailable));
     }
     if (now >= this.#retryAt) this.#attempt();
   }
@@ -161,7 +169,7 @@ export class Connection {
       this.#watch();
       void this.#read(attachment);
     } catch (error) {
-      if (generation === this.#generation) this.#attemptFailed(ConnectError.from(error), false);
+      if (generation === this.#generation) this.#attemptFailed(RepriseError.from(error), false);
     }
   }
 
@@ -177,7 +185,7 @@ export class Connection {
     const { role } = attachment;
     if (role === "dead") return;
     attachment.kill();
-    this.#ended(attachment, role, error ?? new ConnectError("the server ended the stream", Code.Unavailable));
+    this.#ended(attachment, role, error ?? new RepriseError("the server ended the stream", Code.Unavailable));
   }
 
   #frame(attachment: Attachment, frame: ServerFrame["frame"]): void {
@@ -193,22 +201,22 @@ export class Connection {
         if (!retired) this.#moveAfter(millis(frame.value.moveAfter));
         return;
       case "fenced":
-        if (!retired) this.#close("FENCED", "Another tab or program has taken this session over.");
+        if (!retired) this.#close(fenced);
         return;
       case "moved":
         return; // The end of the stream follows.
       case "welcome":
-        return this.fail(attachment, new ConnectError("a second Welcome", Code.Internal));
+        return this.fail(attachment, new RepriseError("a second Welcome", Code.Internal));
     }
     if (retired && frame.case !== "receipt" && frame.case !== "fault") return;
     const wrong = this.#owner.frame(attachment, frame);
-    if (wrong) return this.fail(attachment, new ConnectError(wrong, Code.Internal));
+    if (wrong) return this.fail(attachment, new RepriseError(wrong, Code.Internal));
     if (frame.case === "caughtUp" && frame.value.room === "") this.#caughtUp(attachment);
   }
 
   #first(attachment: Attachment, frame: ServerFrame["frame"]): void {
     if (frame.case !== "welcome") {
-      return this.fail(attachment, new ConnectError(`stream began with ${frame.case}`, Code.Internal));
+      return this.fail(attachment, new RepriseError(`stream began with ${frame.case}`, Code.Internal));
     }
     const moved = this.#current;
     if (moved) moved.role = "retired";
@@ -232,7 +240,7 @@ export class Connection {
   }
 
   #ended(attachment: Attachment, role: Attachment["role"], reason: unknown): void {
-    const error = ConnectError.from(reason);
+    const error = RepriseError.from(reason);
     if (role === "opening") {
       this.#opening = undefined;
       this.#carrier.failed(attachment.dial, error);
@@ -240,38 +248,40 @@ export class Connection {
     }
     if (role !== "current") return;
     this.#current = undefined;
-    this.#owner.detached();
-    const proven = this.#env.now() - attachment.welcomedAt >= provenMs;
+    this.#owner.detached(error.final && error.code !== Code.Unauthenticated ? error : undefined);
+    const lasted = this.#env.now() - attachment.welcomedAt >= provenMs;
+    const proven = lasted || attachment.progressed;
     if (proven) this.#backoff.reset();
     if (this.#attempting) return this.#change({ name: "connecting" });
-    if (reasonOf(error) === "FENCED") return this.#close("FENCED", error.rawMessage);
-    if (proven && error.code === Code.Unauthenticated) return this.#attempt(); // With a fresh token.
+    if (error.reason === "FENCED") return this.#close(error);
+    if (lasted && error.final && error.code === Code.Unauthenticated) return this.#attempt(); // With a fresh token.
     const hint = proven ? this.#env.random() * attachment.resumeHintMs : 0;
-    this.#retry(error, retryDelayOf(error) ?? hint);
+    this.#retry(error, error.retryAfterMs ?? hint);
   }
 
-  #attemptFailed(error: ConnectError, withCheckpoint: boolean): void {
+  #attemptFailed(error: RepriseError, withCheckpoint: boolean): void {
     this.#attempting = false;
-    const reason = reasonOf(error);
-    if (withCheckpoint && reason === "POSITIONS_NEEDED") {
+    if (withCheckpoint && error.reason === "POSITIONS_NEEDED") {
       this.#owner.forgetCheckpoint();
       return this.#attempt();
     }
+    if (!error.final) return this.#retry(error, error.retryAfterMs ?? 0);
     if (error.code === Code.Unauthenticated && !this.#refreshed) {
       this.#refreshed = true;
       return this.#attempt();
     }
-    if (isRetryable(error.code)) return this.#retry(error, retryDelayOf(error) ?? 0);
     // While an old stream can still be read, let it say what it has to.
-    if (!this.#current) this.#close(reason || Code[error.code], error.rawMessage);
+    if (!this.#current) this.#close(error);
   }
 
   /** Tries again after the server's hint, or else after a random time. */
-  #retry(error: ConnectError, hintMs: number): void {
+  #retry(error: RepriseError, hintMs: number): void {
     const jitter = this.#backoff.next();
     const delay = hintMs > 0 ? hintMs : jitter;
     this.#schedule(delay);
-    if (!this.#current) this.#change({ name: "waiting", retryAt: this.#retryAt, error: error.rawMessage });
+    if (this.#current) return;
+    const { message, reason } = error;
+    this.#change({ name: "waiting", retryAt: this.#retryAt, failures: this.#backoff.attempts, error: message, reason });
   }
 
   /** Attaches anew after the delay, while the current stream is still read. */
@@ -293,8 +303,8 @@ export class Connection {
     });
   }
 
-  #close(reason: string, message: string): void {
-    this.#stop({ name: "closed", reason, message });
+  #close({ code, reason, message }: RepriseError): void {
+    this.#stop({ name: "closed", code, reason, message });
   }
 
   #stop(state: State): void {

@@ -114,7 +114,7 @@ class Call {
   #opened = false;
   #ended = false;
   #trailed = false;
-  #headerCame = false;
+  #header: Headers | undefined;
   #resolveHeader!: (header: Headers) => void;
   #rejectHeader!: (error: ConnectError) => void;
   #signalOpen!: (open: boolean) => void;
@@ -215,8 +215,8 @@ class Call {
   }
 
   #gotHeader(header: Headers): void {
-    if (this.#headerCame) return;
-    this.#headerCame = true;
+    if (this.#header) return;
+    this.#header = header;
     this.#resolveHeader(header);
   }
 
@@ -233,6 +233,9 @@ class Call {
   #fail(error: ConnectError): void {
     if (this.#ended) return;
     this.#end();
+    // Whoever waits for the answer learns of the headers that came before from
+    // the error alone.
+    this.#header?.forEach((value, name) => error.metadata.append(name, value));
     this.#rejectHeader(error);
     // Nobody may be waiting for the headers any more.
     this.header.catch(() => {});

@@ -8,11 +8,14 @@ import { connectLink, unaryLink } from "./link";
 import { Session } from "./session";
 
 export { GapReason } from "#gen/position_pb";
+export { RepriseError } from "./errors";
+export type { FieldViolation } from "./errors";
 export { followPage } from "./lifecycle";
 export type { Entry, EventEntry, GapEntry, RewindEntry, RoomLog } from "./room-log";
 export type { Change, Session } from "./session";
 export type { State } from "./state";
 export type { StoredSend } from "./storage";
+export { checkName } from "./validate";
 
 /** How to make a session in a browser tab. */
 export interface BrowserOptions {

@@ -30,7 +30,7 @@ export class Keeper {
    * a room that a stored session does not know would have no place.
    */
   #complete: boolean;
-  #volatile = false;
+  #volatile = false; // Nothing can be stored, which was said.
   #scheduled = false;
   #cancel = () => {};
 
@@ -41,6 +41,11 @@ export class Keeper {
     readonly host: KeeperHost,
   ) {
     this.#complete = store.session() !== undefined;
+  }
+
+  /** Whether nothing can be stored. */
+  get volatile(): boolean {
+    return this.#volatile;
   }
 
   /** A room's place has moved, by events of about so many bytes. */

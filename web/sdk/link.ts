@@ -1,5 +1,6 @@
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import type { Client, Transport } from "@connectrpc/connect";
 
@@ -8,7 +9,7 @@ import { ClientFrameSchema, ServerFrameSchema } from "#gen/frame_pb";
 import type { ClientFrame, ReceiptSchema, ServerFrame } from "#gen/frame_pb";
 import { ViaSchema } from "#gen/session_pb";
 import type { OpenRequestSchema, ResumeRequestSchema } from "#gen/session_pb";
-import { reasonOf, retryDelayOf } from "./errors";
+import { invalid, RepriseError } from "./errors";
 import { Queue } from "./queue";
 
 /** The frame an attachment begins with. */
@@ -23,7 +24,10 @@ export type OutFrame = MessageInitShape<typeof ClientFrameSchema>;
 export interface Link {
   /** What the server sends; ends when the stream ends, throws its error. */
   readonly frames: AsyncIterable<ServerFrame>;
-  /** Sends a frame. After the Welcome only. */
+  /**
+   * Sends a frame. After the Welcome only. Throws a RepriseError if it cannot
+   * be encoded; the stream goes on.
+   */
   send(frame: OutFrame): void;
   /** Says goodbye; the stream ends soon after. */
   bye(endSession: boolean): void;
@@ -34,6 +38,17 @@ export interface Link {
 /** Opens links. `headers` carries the token. */
 export type Dial = (first: FirstFrame, headers: HeadersInit) => Link;
 
+/** Throws unless a frame can go over the wire. */
+function encodable(init: OutFrame): ClientFrame {
+  const frame = create(ClientFrameSchema, init);
+  try {
+    toBinary(ClientFrameSchema, frame);
+  } catch (error) {
+    throw invalid(frame.frame.case ?? "frame", `cannot be encoded: ${(error as Error).message}`);
+  }
+  return frame;
+}
+
 /** A link over Connect: both directions in one stream. */
 export function connectLink(transport: Transport): Dial {
   const client = createClient(ChatService, transport);
@@ -43,7 +58,8 @@ export function connectLink(transport: Transport): Dial {
     out.push({ frame: first });
     return {
       frames: client.connect(out, { headers, signal: abort.signal }),
-      send: (frame) => out.push(frame),
+      // An error while the stream is written would end it for everybody.
+      send: (frame) => out.push(encodable(frame)),
       bye(endSession) {
         out.push({ frame: { case: "bye", value: { endSession } } });
         out.end();
@@ -82,7 +98,7 @@ class UnaryLink implements Link {
   }
 
   send(init: OutFrame): void {
-    const frame = create(ClientFrameSchema, init);
+    const frame = encodable(init);
     // A Checkpoint counts acknowledgements, so these keep their order.
     if (frame.frame.case === "ack") this.#acks = this.#acks.then(() => this.#answer(frame));
     else void this.#answer(frame);
@@ -94,7 +110,10 @@ class UnaryLink implements Link {
       const answer = await this.#call(frame);
       if (frame.requestId) this.frames.push(answer);
     } catch (error) {
-      this.frames.push(faultOf(frame.requestId, ConnectError.from(error)));
+      const refusal = RepriseError.from(error);
+      // The attachment's token has run out: the next one brings another.
+      if (refusal.final && refusal.code === Code.Unauthenticated) return this.frames.fail(refusal);
+      this.frames.push(faultOf(frame.requestId, refusal));
     }
   }
 
@@ -158,11 +177,12 @@ function receipt(requestId: string, result: Result): ServerFrame {
   return create(ServerFrameSchema, { frame: { case: "receipt", value: { requestId, result } } });
 }
 
-function faultOf(requestId: string, error: ConnectError): ServerFrame {
-  const delay = retryDelayOf(error);
-  const retryAfter = delay === undefined ? undefined : { seconds: BigInt(Math.floor(delay / 1000)), nanos: (delay % 1000) * 1e6 };
-  const fault = { requestId, code: error.code, reason: reasonOf(error), message: error.rawMessage };
-  return create(ServerFrameSchema, {
-    frame: { case: "fault", value: { ...fault, ...(retryAfter && { retryAfter }) } },
-  });
+/** A Fault as a stream would bring it. The network's is nobody's refusal. */
+function faultOf(requestId: string, error: RepriseError): ServerFrame {
+  const { reason, message, retryAfterMs: delay } = error;
+  const code = reason ? error.code : Code.Unavailable;
+  const fields = error.fields.map((f) => ({ ...f }));
+  const fault = { requestId, code, reason, message, fields };
+  const retryAfter = delay === undefined ? {} : { retryAfter: durationFromMs(delay) };
+  return create(ServerFrameSchema, { frame: { case: "fault", value: { ...fault, ...retryAfter } } });
 }

@@ -1,8 +1,18 @@
+import { Code } from "@connectrpc/connect";
+
+import { RepriseError } from "./errors";
 import type { Place } from "./place";
 import type { StoredSend, TabStore } from "./storage";
 
 /** Messages that may wait to be sent. */
 export const maxWaiting = 200;
+
+/** Why and until when a message waits, and how often it has had to. */
+interface Wait {
+  readonly until: number;
+  readonly tries: number;
+  readonly why: string;
+}
 
 /**
  * Messages that are not confirmed yet, in the order they were written. It
@@ -13,8 +23,10 @@ export class Outbox {
   #sends: StoredSend[];
   /** By client_id: sent on the present attachment, no answer yet. */
   readonly #inFlight = new Set<string>();
-  /** By client_id: not before this time. */
-  readonly #notBefore = new Map<string, number>();
+  /** By client_id: refused for now. */
+  readonly #waits = new Map<string, Wait>();
+  /** By client_id: streams that the server ended while it was under way. */
+  readonly #strikes = new Map<string, number>();
 
   constructor(readonly store: TabStore) {
     this.#sends = store.outbox();
@@ -25,13 +37,19 @@ export class Outbox {
     return this.#sends.filter((send) => send.room === room);
   }
 
-  /** Throws if too much is waiting already. */
-  add(send: StoredSend): void {
+  /** Why the server does not take a message for now; empty if nothing is known. */
+  waitsFor(clientId: string): string {
+    return this.#waits.get(clientId)?.why ?? "";
+  }
+
+  /** Throws if too much is waiting already. Returns whether it is stored. */
+  add(send: StoredSend): boolean {
     if (this.#sends.length >= maxWaiting) {
-      throw new Error(`${maxWaiting} messages are waiting to be sent; wait until some have gone`);
+      const why = `${maxWaiting} messages are waiting to be sent; wait until some have gone`;
+      throw new RepriseError(why, Code.ResourceExhausted, { reason: "OUTBOX_FULL", retryAfterMs: 0 });
     }
     this.#sends.push(send);
-    this.#save();
+    return this.#save();
   }
 
   /**
@@ -45,16 +63,26 @@ export class Outbox {
     for (const send of this.#sends) {
       if (send.offset !== undefined || send.failed !== undefined || busy.has(send.room)) continue;
       busy.add(send.room);
-      if (this.#inFlight.has(send.clientId) || (this.#notBefore.get(send.clientId) ?? 0) > now) continue;
+      if (this.#inFlight.has(send.clientId) || (this.#waits.get(send.clientId)?.until ?? 0) > now) continue;
       this.#inFlight.add(send.clientId);
       ready.push(send);
     }
     return ready;
   }
 
-  /** Whatever was under way has an unknown outcome: send it again. */
-  detached(): void {
+  /**
+   * Whatever was under way has an unknown outcome: send it again. Returns what
+   * is not, since the server has ended `maxStrikes` streams with a verdict
+   * while it was under way.
+   */
+  detached(verdict?: RepriseError, maxStrikes = 0): StoredSend[] {
+    const struck = verdict ? [...this.#inFlight] : [];
     this.#inFlight.clear();
+    return struck.flatMap((clientId) => {
+      const strikes = (this.#strikes.get(clientId) ?? 0) + 1;
+      this.#strikes.set(clientId, strikes);
+      return (strikes >= maxStrikes && this.refused(clientId, verdict!.message)) || [];
+    });
   }
 
   /** The server has it at offset; it stays until the event itself is held. */
@@ -64,16 +92,26 @@ export class Outbox {
     this.#replace(clientId, (send) => ({ ...send, offset: String(offset) }));
   }
 
-  /** Refused for now: try again at a time. */
-  postponed(clientId: string, until: number): void {
+  /** Refused for now: returns how long it waits, which is up to the tries so far. */
+  postponed(clientId: string, now: number, delayOf: (tries: number) => number, why: string): number {
+    const tries = this.#waits.get(clientId)?.tries ?? 0;
+    const delay = delayOf(tries);
     this.#inFlight.delete(clientId);
-    this.#notBefore.set(clientId, until);
+    this.#waits.set(clientId, { until: now + delay, tries: tries + 1, why });
+    return delay;
   }
 
-  /** Refused for good. */
-  refused(clientId: string, why: string): void {
+  /** Refused for good. Returns it as it is now, if it is still there. */
+  refused(clientId: string, why: string): StoredSend | undefined {
     this.#forget(clientId);
     this.#replace(clientId, (send) => ({ ...send, failed: why }));
+    return this.#sends.find((send) => send.clientId === clientId);
+  }
+
+  /** A room is lost: what was confirmed there will not come any more. */
+  closed(room: string): void {
+    this.#sends = this.#sends.filter((send) => send.room !== room || send.offset === undefined);
+    this.#save();
   }
 
   /** Tries a refused message again, at a person's request. */
@@ -113,12 +151,14 @@ export class Outbox {
   clear(): void {
     this.#sends = [];
     this.#inFlight.clear();
-    this.#notBefore.clear();
+    this.#waits.clear();
+    this.#strikes.clear();
   }
 
   #forget(clientId: string): void {
     this.#inFlight.delete(clientId);
-    this.#notBefore.delete(clientId);
+    this.#waits.delete(clientId);
+    this.#strikes.delete(clientId);
   }
 
   #replace(clientId: string, change: (send: StoredSend) => StoredSend): void {
@@ -126,7 +166,7 @@ export class Outbox {
     this.#save();
   }
 
-  #save(): void {
-    this.store.saveOutbox(this.#sends);
+  #save(): boolean {
+    return this.store.saveOutbox(this.#sends);
   }
 }

@@ -1,10 +1,11 @@
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import type { CallOptions, Client } from "@connectrpc/connect";
 
 import type { ChatService } from "#gen/chat_service_pb";
 import type { Events } from "#gen/event_pb";
 import type { ServerFrame } from "#gen/frame_pb";
 import type { Gap, Rewind } from "#gen/position_pb";
+import { RoomClosed_Reason } from "#gen/room_pb";
 import type { RoomClosed, RoomState } from "#gen/room_pb";
 import { Outcome, Takeover } from "#gen/session_pb";
 import type { Welcome } from "#gen/session_pb";
@@ -14,6 +15,7 @@ import type { Dials } from "./carrier";
 import { Connection } from "./connection";
 import type { Attach } from "./connection";
 import type { Env } from "./env";
+import { RepriseError } from "./errors";
 import { History } from "./history";
 import { Keeper } from "./keeper";
 import type { OutFrame } from "./link";
@@ -24,6 +26,7 @@ import { Sender } from "./sender";
 import type { State } from "./state";
 import { TabStore } from "./storage";
 import type { StoredSend, StoredSession } from "./storage";
+import { checkName, checkText, defaultTextBytes, isAscii } from "./validate";
 
 /** Unacknowledged event bytes after which the server pauses the stream. */
 const windowBytes = 64 * 1024;
@@ -55,6 +58,8 @@ export type Change =
   | { readonly what: "rooms" }
   /** A room's lines. */
   | { readonly what: "room"; readonly room: string }
+  /** A room is lost: `left` if its user has left it, else the server does not say why. */
+  | { readonly what: "closed"; readonly room: string; readonly left: boolean }
   /** Something a person should be told. */
   | { readonly what: "notice"; readonly text: string };
 
@@ -89,15 +94,23 @@ export class Session {
   #unlock = () => {};
   /** Put away while it was connected. */
   #suspended = false;
+  /** Bytes of text that the server takes. */
+  #textBytes = defaultTextBytes;
+  /** To be said once somebody listens. */
+  #unsaid: string[] = [];
 
+  /** Throws a RepriseError if the user's name is none. */
   constructor(options: SessionOptions) {
+    const wrong = checkName("user", options.user);
+    if (wrong) throw wrong;
     this.#options = options;
     this.#env = options.env;
     const store = new TabStore(options.env.storage, options.user);
-    this.#session = store.session();
     for (const log of store.rooms()) this.#rooms.set(log.name, log);
+    this.#session = store.session();
     this.#outbox = new Outbox(store);
     for (const log of this.#rooms.values()) this.#outbox.held(log.name, log.place);
+    if (store.damaged) this.#unsaid.push("Some of what this tab had stored could not be read, and is forgotten.");
     this.#connection = this.#makeConnection();
     this.#keeper = this.#makeKeeper(store);
     this.#sender = this.#makeSender();
@@ -142,11 +155,15 @@ export class Session {
   }
 
   connect(): void {
+    for (const text of this.#unsaid.splice(0)) this.#emit({ what: "notice", text });
     this.#suspended = false;
     this.#connection.connect();
   }
 
-  /** Detaches; the session stays where it is and can be resumed. */
+  /**
+   * Detaches; the session stays where it is and can be resumed. Requests
+   * without an answer are rejected.
+   */
   disconnect(): void {
     this.#keeper.flush();
     this.#suspended = false;
@@ -192,13 +209,22 @@ export class Session {
     this.#keeper.flush();
   }
 
+  /** Why the server does not take a pending message for now; empty if nothing is known. */
+  waitsFor(clientId: string): string {
+    return this.#outbox.waitsFor(clientId);
+  }
+
   /**
    * Posts a message. It is kept, over reconnects and reloads, until the server
-   * has confirmed or refused it; until then it is in pending. Throws if too
-   * many are waiting.
+   * has confirmed or refused it; until then it is in pending. Throws a
+   * RepriseError if it can never be sent (INVALID_ARGUMENT), or if too many
+   * are waiting.
    */
   send(room: string, text: string): void {
-    this.#outbox.add({ clientId: this.#env.id(), room, text, time: this.#env.now() });
+    const wrong = this.#check(room, text);
+    if (wrong) throw wrong;
+    const stored = this.#outbox.add({ clientId: this.#env.id(), room, text, time: this.#env.now() });
+    if (!stored && !this.#keeper.volatile) this.#emit({ what: "notice", text: "This browser's storage is full: a reload loses what is not sent yet." });
     this.#emit({ what: "room", room });
     this.#sender.pump();
   }
@@ -216,23 +242,32 @@ export class Session {
     this.#emit({ what: "room", room });
   }
 
-  /** Joins a room, and creates it if need be; the newest events come along. */
+  /**
+   * Joins a room, and creates it if need be; the newest events come along. As
+   * every request it is repeated over reconnects and settles in any case: with
+   * a RepriseError if it can never succeed, has no answer within a minute
+   * (DEADLINE_EXCEEDED: it may be carried out all the same), or if the session
+   * is disconnected first.
+   */
   join(room: string, history = joinHistory): Promise<void> {
-    return this.#request({ case: "joinRoom", value: { room, history } });
+    return this.#request(room, { case: "joinRoom", value: { room, history } });
   }
 
   leave(room: string): Promise<void> {
-    return this.#request({ case: "leaveRoom", value: { room } });
+    return this.#request(room, { case: "leaveRoom", value: { room } });
   }
 
-  /** Fetches what a gap left out, as far as it is still there. */
+  /**
+   * Fetches what a gap left out, as far as it is still there. Rejects with a
+   * RepriseError; what was fetched before that stays.
+   */
   loadGap(room: string, gap: GapEntry): Promise<void> {
-    return this.#history.fill(room, gap);
+    return this.#history.fill(room, gap).catch(throwTyped);
   }
 
-  /** Fetches a page of events before the oldest line. */
+  /** Fetches a page of events before the oldest line. Rejects with a RepriseError. */
   loadEarlier(room: string): Promise<void> {
-    return this.#history.extend(room);
+    return this.#history.extend(room).catch(throwTyped);
   }
 
   // Parts, and what they ask for.
@@ -245,8 +280,8 @@ export class Session {
       forgetCheckpoint: () => this.#keeper.acks.forgetCheckpoint(),
       welcomed: (welcome: Welcome) => this.#welcomed(welcome),
       frame: (attachment: Attachment, frame: ServerFrame["frame"]) => this.#frame(attachment, frame),
-      detached: () => this.#outbox.detached(),
-      stateChanged: () => this.#emit({ what: "state" }),
+      detached: (verdict?: RepriseError) => this.#sender.detached(verdict),
+      stateChanged: () => this.#stateChanged(),
     };
     const probe = async () => this.#options.client.listRooms({ pageSize: 1 }, await this.#callOptions());
     return new Connection(this.#env, owner, this.#options.dials, probe);
@@ -265,9 +300,14 @@ export class Session {
     return new Sender(this.#env, this.#outbox, {
       attached: () => this.#connection.attached,
       send: (frame) => this.#connection.send(frame),
+      check: ({ room, text }) => this.#check(room, text),
       place: (room) => this.#rooms.get(room)?.place,
       pendingChanged: () => this.#emit({ what: "rooms" }),
-      refused: (message, again) => {
+      messageRefused: ({ room, text, failed }) => {
+        if (this.#rooms.has(room)) return; // It is shown there, with its reason.
+        this.#emit({ what: "notice", text: `Not sent to ${room}: "${text.slice(0, 80)}": ${failed}` });
+      },
+      refused: ({ message }, again) => {
         // Acks alone carry no id, and are not refused while they arrive.
         this.#keeper.acks.refused();
         if (!again) this.#emit({ what: "notice", text: message });
@@ -340,9 +380,9 @@ export class Session {
       case "roomClosed":
         return this.#roomClosed(frame.value);
       case "rewind":
-        return this.#rewind(frame.value);
+        return this.#rewind(attachment, frame.value);
       case "gap":
-        return this.#gap(frame.value);
+        return this.#gap(attachment, frame.value);
       case "events":
         return this.#events(attachment, frame.value);
       case "caughtUp":
@@ -374,23 +414,25 @@ export class Session {
     if (!known && this.#restoring && log.start > 0n) this.loadEarlier(room.name).catch(() => {}); // The button is still there.
   }
 
-  #roomClosed({ room }: RoomClosed): undefined {
+  #roomClosed({ room, reason }: RoomClosed): undefined {
     if (!this.#rooms.delete(room)) return;
     this.#keeper.dropped(room);
+    this.#outbox.closed(room);
     this.#emit({ what: "rooms" });
+    this.#emit({ what: "closed", room, left: reason === RoomClosed_Reason.LEFT });
   }
 
-  #rewind(rewind: Rewind): string | undefined {
+  #rewind(attachment: Attachment, rewind: Rewind): string | undefined {
     const verdict = this.#rooms.get(rewind.room)?.rewind(rewind);
     if (verdict === "new") this.#outbox.rewound(rewind.room, rewind.to);
-    const wrong = this.#took(rewind.room, verdict, 0, `Rewind to ${rewind.to}`);
+    const wrong = this.#took(attachment, rewind.room, verdict, 0, `Rewind to ${rewind.to}`);
     if (!wrong) this.#sender.pump();
     return wrong;
   }
 
-  #gap(gap: Gap): string | undefined {
+  #gap(attachment: Attachment, gap: Gap): string | undefined {
     const verdict = this.#rooms.get(gap.room)?.gap(gap);
-    return this.#took(gap.room, verdict, 0, `Gap from ${gap.first} to ${gap.last}`);
+    return this.#took(attachment, gap.room, verdict, 0, `Gap from ${gap.first} to ${gap.last}`);
   }
 
   #events(attachment: Attachment, { room, incarnation, events }: Events): string | undefined {
@@ -400,7 +442,7 @@ export class Session {
     const verdict = log?.accept(incarnation, events, missed);
     if (missed) attachment.replayed += events.filter((e) => e.offset > before).length;
     const bytes = events.reduce((sum, event) => sum + sizeOf(event), 0);
-    const wrong = this.#took(room, verdict, bytes, `Events after ${events[0]?.after ?? "nothing"}`);
+    const wrong = this.#took(attachment, room, verdict, bytes, `Events after ${events[0]?.after ?? "nothing"}`);
     if (wrong) return wrong;
     for (const { sender, clientId } of events) {
       if (sender === this.user && clientId) this.#outbox.remove(clientId);
@@ -421,12 +463,13 @@ export class Session {
   }
 
   /** Notes what has been handled, or returns what is wrong. */
-  #took(room: string, verdict: Verdict | undefined, bytes: number, what: string): string | undefined {
+  #took(attachment: Attachment, room: string, verdict: Verdict | undefined, bytes: number, what: string): string | undefined {
     if (verdict === undefined) return `${what} of room ${room}, which was not announced`;
     const { place } = this.#rooms.get(room)!;
     if (verdict === "hole") return `${what} of room ${room} does not continue offset ${place.offset}`;
     this.#keeper.handled(room, bytes);
     if (verdict === "held") return undefined;
+    attachment.progressed = true;
     this.#outbox.held(room, place);
     this.#emit({ what: "room", room });
     return undefined;
@@ -434,14 +477,35 @@ export class Session {
 
   // Helpers.
 
-  #request(frame: OutFrame["frame"]): Promise<void> {
+  #check(room: string, text: string): RepriseError | undefined {
+    return checkName("room", room) ?? checkText(text, this.#textBytes);
+  }
+
+  async #request(room: string, frame: OutFrame["frame"]): Promise<void> {
+    const wrong = checkName("room", room);
+    if (wrong) throw wrong;
     const { name } = this.state;
-    if (name !== "idle" && name !== "closed") return this.#sender.request(frame);
-    return Promise.reject(new ConnectError("connect first", Code.Unavailable));
+    if (name === "idle" || name === "closed") throw new RepriseError("not connected: connect first", Code.Unavailable);
+    await this.#sender.request(frame);
+  }
+
+  #stateChanged(): void {
+    const { state } = this;
+    if (state.name === "closed") {
+      const { message, code, reason } = state;
+      this.#sender.rejectAll(new RepriseError(message, code, { reason }));
+    } else if (state.name === "idle" && !this.#suspended) {
+      this.#sender.rejectAll(new RepriseError("disconnected", Code.Canceled));
+    }
+    this.#emit({ what: "state" });
   }
 
   async #headers(): Promise<HeadersInit> {
-    return { authorization: `Bearer ${await this.#options.token()}` };
+    const token = await this.#options.token();
+    if (isAscii(token)) return { authorization: `Bearer ${token}` };
+    throw new RepriseError("the token has characters that a header cannot carry: encode them", Code.Unauthenticated, {
+      reason: "TOKEN_INVALID",
+    });
   }
 
   async #callOptions(): Promise<CallOptions> {
@@ -451,4 +515,8 @@ export class Session {
   #emit(change: Change): void {
     for (const listener of this.#listeners) listener(change);
   }
+}
+
+function throwTyped(error: unknown): never {
+  throw RepriseError.from(error);
 }

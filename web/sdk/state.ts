@@ -1,3 +1,5 @@
+import type { Code } from "@connectrpc/connect";
+
 /** Where the connection is. */
 export type State =
   /** Nothing is wanted: not started, disconnected by hand, page put away. */
@@ -8,10 +10,20 @@ export type State =
   | { readonly name: "replaying"; readonly toReplay: number }
   /** Caught up, after `replayed` events. */
   | { readonly name: "live"; readonly replayed: number }
-  /** The next attempt is at `retryAt` (milliseconds since 1970). */
-  | { readonly name: "waiting"; readonly retryAt: number; readonly error: string }
-  /** Given up: only connect() or startOver() goes on. */
-  | { readonly name: "closed"; readonly reason: string; readonly message: string };
+  /**
+   * The next attempt is at `retryAt` (milliseconds since 1970), after so many
+   * `failures` in a row. With a `reason`, the server said the `error`; without
+   * one, it is the network's (a proxy, a portal, nobody there).
+   */
+  | {
+      readonly name: "waiting";
+      readonly retryAt: number;
+      readonly failures: number;
+      readonly error: string;
+      readonly reason: string;
+    }
+  /** Given up, since the server said so: only connect() or end() goes on. */
+  | { readonly name: "closed"; readonly code: Code; readonly reason: string; readonly message: string };
 
 export type StateName = State["name"];
 

@@ -1,3 +1,6 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+
+import { PositionSchema } from "#gen/position_pb";
 import type { TabStorage } from "./env";
 import { RoomLog } from "./room-log";
 import type { StoredRoom } from "./room-log";
@@ -40,6 +43,8 @@ const lineLimits = [200, 50, 10, 0];
  * found after a crash is a place from which everything else follows.
  */
 export class TabStore {
+  /** Whether something stored could not be read, and was forgotten. */
+  damaged = false;
   #limit = 0;
 
   /** What is stored for another user is wiped. */
@@ -51,7 +56,10 @@ export class TabStore {
   }
 
   session(): StoredSession | undefined {
-    return this.#read<StoredSession>(sessionKey);
+    const stored = this.#read<StoredSession>(sessionKey);
+    if (stored === undefined || hasTexts(stored, "id", "key", "instance")) return stored;
+    this.#forget(sessionKey);
+    return undefined;
   }
 
   saveSession(session: StoredSession): boolean {
@@ -60,21 +68,15 @@ export class TabStore {
 
   /**
    * The rooms of the stored session. Without one they are of no use, since a
-   * new session starts elsewhere, and are forgotten.
+   * new session starts elsewhere, and are forgotten; and so is a session of
+   * which a room cannot be read, for the server would not name that one again.
    */
   rooms(): RoomLog[] {
-    const logs: RoomLog[] = [];
-    const orphaned = this.storage.getItem(sessionKey) === null;
-    for (const key of this.#keys()) {
-      if (!key.startsWith(roomPrefix)) continue;
-      if (orphaned) {
-        this.storage.removeItem(key);
-        continue;
-      }
-      const stored = this.#read<StoredRoom>(key);
-      if (stored) logs.push(RoomLog.fromJSON(key.slice(roomPrefix.length), stored));
-    }
-    return logs;
+    const keys = this.#keys().filter((key) => key.startsWith(roomPrefix));
+    const logs = this.session() ? keys.map((key) => this.#room(key)) : [];
+    if (logs.length === keys.length && logs.every((log) => log !== undefined)) return logs;
+    for (const key of [sessionKey, ...keys]) this.storage.removeItem(key);
+    return [];
   }
 
   /** Stores rooms; false if even their places alone do not fit. */
@@ -88,7 +90,10 @@ export class TabStore {
   }
 
   outbox(): StoredSend[] {
-    return this.#read<StoredSend[]>(outboxKey) ?? [];
+    const stored = this.#read<StoredSend[]>(outboxKey) ?? [];
+    const sends = Array.isArray(stored) ? stored.filter(isSend) : [];
+    if (sends.length !== stored.length) this.damaged = true;
+    return sends;
   }
 
   saveOutbox(sends: readonly StoredSend[]): boolean {
@@ -117,9 +122,33 @@ export class TabStore {
     return keys;
   }
 
+  #room(key: string): RoomLog | undefined {
+    try {
+      const stored = this.#read<StoredRoom>(key);
+      const log = stored && RoomLog.fromJSON(key.slice(roomPrefix.length), stored);
+      if (log) toBinary(PositionSchema, create(PositionSchema, log.place.position(log.name)));
+      return log;
+    } catch {
+      this.#forget(key);
+      return undefined;
+    }
+  }
+
+  /** What another version, another script or a person's tools may have left is no reason to fail. */
   #read<T>(key: string): T | undefined {
     const text = this.storage.getItem(key);
-    return text === null ? undefined : (JSON.parse(text) as T);
+    if (text === null) return undefined;
+    try {
+      return (JSON.parse(text) as T | null) ?? undefined;
+    } catch {
+      this.#forget(key);
+      return undefined;
+    }
+  }
+
+  #forget(key: string): void {
+    this.damaged = true;
+    this.storage.removeItem(key);
   }
 
   #write(key: string, value: unknown): boolean {
@@ -130,4 +159,17 @@ export class TabStore {
       return false; // Full, or forbidden by the browser's settings.
     }
   }
+}
+
+function hasTexts(value: unknown, ...names: string[]): boolean {
+  const fields = value as Record<string, unknown>;
+  return typeof value === "object" && names.every((name) => typeof fields[name] === "string");
+}
+
+/** Whether an entry of the outbox is one, whatever its text. */
+function isSend(value: unknown): value is StoredSend {
+  if (!value || !hasTexts(value, "clientId", "room", "text")) return false;
+  const { clientId, time, offset = "0", failed = "" } = value as Record<string, unknown>;
+  const plain = /^[0-9A-Za-z_.:-]{1,64}$/.test(clientId as string);
+  return plain && typeof time === "number" && typeof failed === "string" && /^\d{1,20}$/.test(String(offset));
 }

@@ -78,6 +78,8 @@ export class FakeServer {
   /** Whether frames go out by themselves, or by FakeLink.deliver alone. */
   automatic = true;
   replayLimit = Infinity;
+  /** Rooms that a user may be in. */
+  maxRooms = Infinity;
   heartbeatMs = 20_000;
   resumeHintMs = 0;
   #count = 0;
@@ -387,6 +389,10 @@ export class FakeLink implements Link {
 
   #join(requestId: string, name: string): void {
     const room = this.server.room(name);
+    if (!room.members.has(this.user) && this.#rooms().length >= this.server.maxRooms) {
+      const fault = { requestId, code: Code.ResourceExhausted, reason: "TOO_MANY_ROOMS", message: "leave one" };
+      return this.push({ case: "fault", value: fault });
+    }
     if (!room.members.has(this.user)) {
       room.members.add(this.user);
       this.#enter(room, room.head);
@@ -410,7 +416,9 @@ export class FakeLink implements Link {
 export function refusal(code: Code, reason: string, message = reason, retryMs?: number): ConnectError {
   const error = new ConnectError(message, code);
   const bytes = new TextEncoder().encode(reason);
-  error.details.push({ type: "google.rpc.ErrorInfo", value: new Uint8Array([10, bytes.length, ...bytes]) });
+  const domain = new TextEncoder().encode("reprise.chat");
+  const value = new Uint8Array([10, bytes.length, ...bytes, 18, domain.length, ...domain]);
+  error.details.push({ type: "google.rpc.ErrorInfo", value });
   if (retryMs !== undefined) {
     const seconds = Math.floor(retryMs / 1000);
     error.details.push({ type: "google.rpc.RetryInfo", value: new Uint8Array([10, 2, 8, seconds]) });

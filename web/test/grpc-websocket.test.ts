@@ -166,7 +166,8 @@ test("an error before any message: code, Unicode message, reason, delay", async 
   const reason = [...text("RATE_LIMITED")];
   const message = [...text("später")];
   const status = [8, 8, 18, message.length, ...message];
-  status.push(...info("ErrorInfo", [10, reason.length, ...reason]));
+  const domain = [...text("reprise.chat")];
+  status.push(...info("ErrorInfo", [10, reason.length, ...reason, 18, domain.length, ...domain]));
   status.push(...info("RetryInfo", [10, 8, 8, 2, 16, 0x80, 0xca, 0xb5, 0xee, 1]));
   const details = Buffer.from(status).toString("base64").replace(/=+$/, "");
   socket.message(trailer(`grpc-status: 8\r\ngrpc-message: sp%C3%A4ter\r\ngrpc-status-details-bin: ${details}\r\n`));
@@ -183,6 +184,18 @@ test("an error after messages: the messages come first", async () => {
   await done;
   assert.deepEqual(ids(), ["cp_1"]);
   assert.equal(error()?.code, Code.Unavailable);
+});
+
+test("headers that came before an error are in the error", async () => {
+  for (const frames of [[], [beat(1)]]) {
+    const { socket, done, error } = await opened();
+    const custom = frame(0x80, text("Content-Type: application/grpc-web+proto\r\nX-Custom: one\r\nX-Custom: two\r\n"));
+    for (const f of [custom, ...frames, trailer("grpc-status: 9\r\nx-trailer: three\r\n")]) socket.message(f);
+    await done;
+    assert.equal(error()?.code, Code.FailedPrecondition);
+    assert.equal(error()?.metadata.get("x-custom"), "one, two");
+    assert.equal(error()?.metadata.get("x-trailer"), "three");
+  }
 });
 
 test("every way to close without a status has a code", async () => {

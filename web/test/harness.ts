@@ -1,5 +1,8 @@
+import { create } from "@bufbuild/protobuf";
+import type { Code } from "@connectrpc/connect";
 import assert from "node:assert/strict";
 
+import { ClientFrameSchema } from "#gen/frame_pb";
 import type { ClientFrame } from "#gen/frame_pb";
 import { Session } from "../sdk/session";
 import type { Change } from "../sdk/session";
@@ -109,4 +112,18 @@ export function checkContinuous(log: RoomLog): void {
 /** The frames of one kind that a link was sent. */
 export function sent(frames: readonly ClientFrame[], kind: ClientFrame["frame"]["case"]): ClientFrame[] {
   return frames.filter((frame) => frame.frame.case === kind);
+}
+
+/** Makes a link answer some messages with a Fault. */
+export function refuseSends(
+  link: FakeLink,
+  which: (text: string) => boolean,
+  fault: { code: Code; reason: string; message: string; retryAfter?: { seconds: bigint } },
+): void {
+  const send = link.send.bind(link);
+  link.send = (init) => {
+    const { requestId, frame } = create(ClientFrameSchema, init);
+    if (frame.case !== "sendMessage" || !which(frame.value.text)) return send(init);
+    link.push({ case: "fault", value: { requestId, ...fault } });
+  };
 }

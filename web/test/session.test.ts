@@ -1,33 +1,16 @@
-import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ClientFrameSchema } from "#gen/frame_pb";
 import { GapReason } from "#gen/position_pb";
 import type { ResumeRequest } from "#gen/session_pb";
 import { WebSocketNotOpened } from "../sdk/grpc-websocket";
 import type { GapEntry } from "../sdk/room-log";
 import { FakeStorage, settle } from "./fake-env";
 import { refusal } from "./fake-server";
-import type { FakeLink } from "./fake-server";
-import { checkContinuous, events, Page, sent, world } from "./harness";
+import { checkContinuous, events, Page, refuseSends, sent, world } from "./harness";
 
 const resumeOf = (link: { first: { value: unknown } }) => link.first.value as ResumeRequest;
-
-/** Makes a link answer some messages with a Fault. */
-function refuseSends(
-  link: FakeLink,
-  which: (text: string) => boolean,
-  fault: { code: Code; reason: string; message: string; retryAfter?: { seconds: bigint } },
-): void {
-  const send = link.send.bind(link);
-  link.send = (init) => {
-    const { requestId, frame } = create(ClientFrameSchema, init);
-    if (frame.case !== "sendMessage" || !which(frame.value.text)) return send(init);
-    link.push({ case: "fault", value: { requestId, ...fault } });
-  };
-}
 
 test("a new session begins with the newest events, and goes on live", async () => {
   const { server, page } = world();
@@ -354,6 +337,7 @@ test("Fenced is terminal: nothing is tried until a person says so", async () => 
   await settle();
   assert.deepEqual(alice.session.state, {
     name: "closed",
+    code: Code.FailedPrecondition,
     reason: "FENCED",
     message: "Another tab or program has taken this session over.",
   });
@@ -524,7 +508,7 @@ test("a refused token is asked for once more; then it is over", async () => {
   server.refuse = () => refusal(Code.Unauthenticated, "TOKEN_INVALID", "bad token");
   await alice.connect();
   assert.equal(tokens, 2);
-  assert.deepEqual(alice.session.state, { name: "closed", reason: "TOKEN_INVALID", message: "bad token" });
+  assert.deepEqual(alice.session.state, { name: "closed", code: Code.Unauthenticated, reason: "TOKEN_INVALID", message: "bad token" });
 });
 
 test("what cannot succeed is not tried again", async () => {
