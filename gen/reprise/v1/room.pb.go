@@ -205,7 +205,7 @@ func (x *Room) GetRetention() *Retention {
 // bounds do not limit.
 type Retention struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Events older than this are removed.
+	// Events older than this are removed; at most 290 years.
 	MaxAge *durationpb.Duration `protobuf:"bytes,1,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// Number of newest events kept.
 	MaxEvents uint64 `protobuf:"varint,2,opt,name=max_events,json=maxEvents,proto3" json:"max_events,omitempty"`

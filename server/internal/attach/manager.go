@@ -2,6 +2,7 @@ package attach
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -80,7 +81,7 @@ func NewManager(s store.Store, rooms *room.Hub, sessions *session.Registry, pool
 // nothing before begin.
 func (m *Manager) new(stream Stream, user, instance string, window uint32) (*Attachment, error) {
 	a := &Attachment{
-		m: m, stream: stream, user: user, instance: instance, window: int(window), follow: true,
+		m: m, stream: stream, user: user, instance: instance, window: int(min(uint64(window), math.MaxInt)), follow: true,
 		slots: make(chan struct{}, maxInFlight),
 		done:  make(chan struct{}),
 	}

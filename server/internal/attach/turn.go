@@ -1,6 +1,8 @@
 package attach
 
 import (
+	"math"
+
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/event"
 	"github.com/reprise-chat/reprise/server/internal/fault"
@@ -299,9 +301,10 @@ func (a *Attachment) bound(p *place) uint64 {
 	if p.replay != nil {
 		to = p.replay.cut
 	}
-	if a.limit > 0 {
-		if last := p.cursor.Pos() + a.limit - a.sent; to == 0 || last < to {
-			to = last
+	if a.limit > 0 { // what it leaves may go beyond all offsets
+		pos, left := p.cursor.Pos(), a.limit-min(a.sent, a.limit)
+		if left <= math.MaxUint64-pos && (to == 0 || pos+left < to) {
+			to = pos + left
 		}
 	}
 	a.mu.Lock()

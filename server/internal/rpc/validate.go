@@ -21,6 +21,7 @@ const (
 	maxPage        = 1000
 	defaultPage    = 100
 	maxIncarnation = 64
+	maxAgeSeconds  = 290 * 366 * 24 * 60 * 60 // fits into a time.Duration
 	maxSessionID   = 64
 )
 
@@ -152,8 +153,8 @@ func checkCreate(r *reprisev1.CreateRoomRequest, prefix string) error {
 	for i, m := range r.GetMembers()[:min(len(r.GetMembers()), maxFirst)] {
 		v.check(fmt.Sprintf("members[%d]", i), name.CheckUser(m))
 	}
-	if age := r.GetRetention().GetMaxAge(); age != nil && (!age.IsValid() || age.AsDuration() < 0) {
-		v.add("retention.max_age", "must be a duration from 0 to 10000 years")
+	if age := r.GetRetention().GetMaxAge(); age != nil && (!age.IsValid() || age.AsDuration() < 0 || age.GetSeconds() > maxAgeSeconds) {
+		v.add("retention.max_age", "must be a duration from 0 to 290 years")
 	}
 	return v.err()
 }

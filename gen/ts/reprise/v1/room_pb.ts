@@ -114,7 +114,7 @@ export const RoomSchema: GenMessage<Room> = /*@__PURE__*/
  */
 export type Retention = Message<"reprise.v1.Retention"> & {
   /**
-   * Events older than this are removed.
+   * Events older than this are removed; at most 290 years.
    *
    * @generated from field: google.protobuf.Duration max_age = 1;
    */
