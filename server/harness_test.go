@@ -53,7 +53,7 @@ func serve(t *testing.T, change ...func(*server.Options)) *node {
 	o := server.Options{
 		Dir: filepath.Join(t.TempDir(), "data"), DiskReserve: -1,
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Limits: server.Limits{UserPublishes: -1, RoomPublishes: -1, Attaches: -1},
+		Limits: server.Limits{UserPublishes: -1, RoomPublishes: -1, UserCreates: -1, Attaches: -1},
 	}
 	for _, f := range change {
 		f(&o)

@@ -31,8 +31,12 @@ type Limits struct {
 	// connection. Default 100.
 	StreamsPerConnection uint32
 	// UserPublishes and RoomPublishes bound events a second by one user and
-	// into one room, in bursts of twice that. Default 200 and 2,000.
+	// into one room, in bursts of twice that: messages, and joins, leaves and
+	// all else that is an event. Default 200 and 2,000.
 	UserPublishes, RoomPublishes float64
+	// UserCreates bounds the rooms a second that one user makes, by creating or
+	// by joining them, in bursts of ten times that. Default 10.
+	UserCreates float64
 	// Attaches bounds attaches a second on this node, in bursts of twice that:
 	// beyond, clients are told when to come again. Default 1,000.
 	Attaches float64
@@ -55,6 +59,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.StreamsPerConnection, 100)
 	setDefault(&l.UserPublishes, 200)
 	setDefault(&l.RoomPublishes, 2000)
+	setDefault(&l.UserCreates, 10)
 	setDefault(&l.Attaches, 1000)
 }
 
@@ -78,7 +83,7 @@ func (l *Limits) check() error {
 	for _, r := range []struct {
 		name string
 		rate float64
-	}{{"UserPublishes", l.UserPublishes}, {"RoomPublishes", l.RoomPublishes}, {"Attaches", l.Attaches}} {
+	}{{"UserPublishes", l.UserPublishes}, {"RoomPublishes", l.RoomPublishes}, {"UserCreates", l.UserCreates}, {"Attaches", l.Attaches}} {
 		if math.IsNaN(r.rate) || r.rate > maxRate {
 			errs = append(errs, fmt.Errorf("server: Limits.%s must be at most %g a second, or negative for no limit, and is %v", r.name, float64(maxRate), r.rate))
 		}

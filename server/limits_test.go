@@ -79,7 +79,7 @@ func TestLimitsAllowWhatTheySay(t *testing.T) {
 		{RoomsPerUser: 8000},
 	} {
 		t.Run(fmt.Sprintf("%+v", l), func(t *testing.T) {
-			l.UserPublishes, l.RoomPublishes, l.Attaches = -1, -1, -1
+			l.UserPublishes, l.RoomPublishes, l.UserCreates, l.Attaches = -1, -1, -1, -1
 			n := serve(t, func(o *server.Options) { o.Limits, o.NoSync = l, true })
 			user := strings.Repeat("u", 128)
 			n.join(user, longest(0))

@@ -30,7 +30,7 @@ type Reprise struct {
 // unlimited lifts the limits of rates, which a single publisher of a benchmark
 // goes beyond, and of what one user may have.
 var unlimited = []string{
-	"--limit-user-publishes", "-1", "--limit-room-publishes", "-1", "--limit-attaches", "-1",
+	"--limit-user-publishes", "-1", "--limit-room-publishes", "-1", "--limit-attaches", "-1", "--limit-user-creates", "-1",
 	"--limit-user-rooms", "10000", "--limit-user-sessions", "10000",
 }
 

@@ -68,7 +68,7 @@ func newCrowd(tb testing.TB, readers int) *crowd {
 	if c.room, err = hub.Acquire(ctx, "lobby"); err != nil {
 		tb.Fatal(err)
 	}
-	if _, err := c.room.Join(ctx, "alice", nil); err != nil {
+	if _, err := c.room.Join(ctx, "alice", room.Checks{}); err != nil {
 		tb.Fatal(err)
 	}
 	for range readers {

@@ -46,7 +46,11 @@ func NewByKey(what string, perSecond float64, burst int) *ByKey {
 }
 
 // Allow takes one of key's, or returns an *Error.
-func (b *ByKey) Allow(key string) error {
+func (b *ByKey) Allow(key string) error { return b.AllowN(key, 1) }
+
+// AllowN takes n of key's at once, or none and returns an *Error. More than a
+// burst counts as one burst: it could never be taken otherwise.
+func (b *ByKey) AllowN(key string, n int) error {
 	if b.rate == 0 {
 		return nil
 	}
@@ -59,7 +63,7 @@ func (b *ByKey) Allow(key string) error {
 		b.buckets[key] = l
 	}
 	b.mu.Unlock()
-	r := l.ReserveN(now, 1)
+	r := l.ReserveN(now, min(n, b.burst))
 	if d := r.DelayFrom(now); d > 0 {
 		r.CancelAt(now)
 		return &Error{b.what, d}

@@ -44,6 +44,7 @@ func (c *Cursor) Place(r *Room) { c.room, c.index = r, -1 }
 // the head at that moment: every event beyond it will be told by Wake.
 func (c *Cursor) Init(r *Room, s Subscriber, pos uint64) (head uint64) {
 	c.room, c.sub, c.pos = r, s, pos
+	r.used.Store(true)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c.index = len(r.cursors)

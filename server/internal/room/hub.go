@@ -162,6 +162,15 @@ func (h *Hub) load(ctx context.Context, name string) *Room {
 	return r
 }
 
+// drop forgets a room that is of no use to anybody.
+func (h *Hub) drop(r *Room) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.rooms[r.name] == r && r.refs.Load() == 0 && !r.used.Load() && r.idleSince(time.Now()) {
+		delete(h.rooms, r.name)
+	}
+}
+
 // janitorEvery is how often idle rooms and tails are looked for.
 const janitorEvery = 10 * time.Second
 

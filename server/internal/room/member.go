@@ -13,27 +13,51 @@ import (
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
-// learn makes sure that r.members knows about user. Every change of a
+// learn makes sure that r.members has user if it is a member. Every change of a
 // membership is written there when its offset is given, so what is already
-// known is never older than what the store says.
+// known is never older than what the store says. Of those that are no members
+// nothing is kept: everybody could ask, under any name.
 func (r *Room) learn(ctx context.Context, user string) error {
-	r.mu.Lock()
-	_, known := r.members[user]
-	exists := r.meta != nil
-	r.mu.Unlock()
-	if known || !exists {
-		return nil
+	for {
+		r.mu.Lock()
+		_, known := r.members[user]
+		exists, unlearned := r.meta != nil, r.unlearned
+		r.mu.Unlock()
+		if known || !exists {
+			return nil
+		}
+		_, member, err := r.log.Member(ctx, user)
+		if err != nil || !member {
+			return err
+		}
+		if r.learned(user, unlearned) {
+			return nil
+		}
 	}
-	_, member, err := r.log.Member(ctx, user)
-	if err != nil {
-		return err
-	}
+}
+
+// learned notes that the store has user as a member, unless some membership
+// has ended since it was asked: it may be this one.
+func (r *Room) learned(user string, unlearned uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.members[user]; !known {
-		r.members[user] = member
+	if r.unlearned != unlearned {
+		return false
 	}
-	return nil
+	if _, known := r.members[user]; !known {
+		r.members[user] = true
+	}
+	r.used.Store(true)
+	return true
+}
+
+// unlearnLocked forgets an end of a membership that the store knows by now,
+// unless the membership has begun again.
+func (r *Room) unlearnLocked(user string) {
+	if !r.members[user] {
+		delete(r.members, user)
+		r.unlearned++
+	}
 }
 
 func (r *Room) isMember(user string) bool {
@@ -77,15 +101,49 @@ type Change struct {
 	Already bool
 }
 
+// Checks are made last, under the room's lock, in this order. None may block;
+// nil passes.
+type Checks struct {
+	// Fence refuses a caller whose attachment was taken over.
+	Fence func() error
+	// Bound refuses a user who would be a member of too many rooms.
+	Bound func() error
+	// Make refuses to make one more room.
+	Make func() error
+	// Admit refuses to write so many more events.
+	Admit func(events int) error
+}
+
+// passLocked makes the checks of a change that writes events.
+func (r *Room) passLocked(c Checks, joins, makes bool, events int) error {
+	if err := r.acceptsLocked(c.Fence); err != nil {
+		return err
+	}
+	if joins && c.Bound != nil {
+		if err := c.Bound(); err != nil {
+			return err
+		}
+	}
+	if makes && c.Make != nil {
+		if err := c.Make(); err != nil {
+			return err
+		}
+	}
+	if c.Admit != nil {
+		return c.Admit(events)
+	}
+	return nil
+}
+
 // Create makes the room with meta.Creator and the further members in it. It
 // returns ErrExists if there is one of that name. It waits until the room is
 // durable, or for ctx; then it may still come to be.
-func (r *Room) Create(ctx context.Context, meta store.Meta, further []string, fence func() error) (Change, error) {
+func (r *Room) Create(ctx context.Context, meta store.Meta, further []string, checks Checks) (Change, error) {
 	return r.change(ctx, meta.Creator, func(done func(error)) (Change, error) {
 		if r.meta != nil || r.creating != nil {
 			return Change{}, ErrExists
 		}
-		if err := r.acceptsLocked(fence); err != nil {
+		if err := r.passLocked(checks, true, true, 2+len(further)); err != nil {
 			return Change{}, err
 		}
 		return r.createLocked(meta, further, done)
@@ -131,7 +189,7 @@ func (r *Room) createLocked(meta store.Meta, further []string, done func(error))
 // Join makes user a member; see Options.CreateOnJoin for a room that does not
 // exist. It waits until the membership is durable, or for ctx; then it may
 // still come to be.
-func (r *Room) Join(ctx context.Context, user string, fence func() error) (Change, error) {
+func (r *Room) Join(ctx context.Context, user string, checks Checks) (Change, error) {
 	now := time.Now()
 	var known uint64
 	c, err := r.change(ctx, user, func(done func(error)) (Change, error) {
@@ -139,17 +197,20 @@ func (r *Room) Join(ctx context.Context, user string, fence func() error) (Chang
 			known = r.head
 			return Change{}, errAlready
 		}
-		if err := r.acceptsLocked(fence); err != nil {
-			return Change{}, err
-		}
 		if r.meta == nil && r.creating == nil {
 			if !r.hub.opts.CreateOnJoin {
 				return Change{}, ErrJoinRefused
+			}
+			if err := r.passLocked(checks, true, true, 2); err != nil {
+				return Change{}, err
 			}
 			return r.createLocked(store.Meta{Name: r.name, Creator: user, Created: now}, nil, done)
 		}
 		if meta := cmp.Or(r.meta, r.creating); meta.Private {
 			return Change{}, ErrJoinRefused
+		}
+		if err := r.passLocked(checks, true, false, 1); err != nil {
+			return Change{}, err
 		}
 		return r.changeLocked(user, user, true, now, done)
 	})
@@ -171,13 +232,13 @@ func (r *Room) Join(ctx context.Context, user string, fence func() error) (Chang
 var errAlready = errors.New("room: already a member")
 
 // Leave ends a membership, or returns ErrNotFound if there is none.
-func (r *Room) Leave(ctx context.Context, user string, fence func() error) (Change, error) {
+func (r *Room) Leave(ctx context.Context, user string, checks Checks) (Change, error) {
 	now := time.Now()
 	return r.change(ctx, user, func(done func(error)) (Change, error) {
 		if r.meta == nil || !r.members[user] {
 			return Change{}, ErrNotFound
 		}
-		if err := r.acceptsLocked(fence); err != nil {
+		if err := r.passLocked(checks, false, false, 1); err != nil {
 			return Change{}, err
 		}
 		return r.changeLocked(user, user, false, now, done)

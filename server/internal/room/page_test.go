@@ -87,7 +87,7 @@ func fillRoom(t *testing.T, st store.Store, events int) {
 		t.Fatal(err)
 	}
 	defer r.Release()
-	if _, err := r.Join(t.Context(), "alice", nil); err != nil {
+	if _, err := r.Join(t.Context(), "alice", room.Checks{}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range events {

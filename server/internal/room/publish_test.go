@@ -25,7 +25,7 @@ func message(id uint64) room.Publish {
 // from the decoded event to its receipt, engine included.
 func TestPublishAllocations(t *testing.T) {
 	r := acquire(t, hub(t, room.Options{}), "lobby")
-	if _, err := r.Join(t.Context(), "alice", nil); err != nil {
+	if _, err := r.Join(t.Context(), "alice", room.Checks{}); err != nil {
 		t.Fatal(err)
 	}
 	// Many at once, as a busy server has them: one group of the engine.
@@ -68,7 +68,7 @@ func benchPublish(b *testing.B, publishers int) {
 	rooms := make([]*room.Room, 1000)
 	for i := range rooms {
 		rooms[i] = acquire(b, h, fmt.Sprintf("room-%04d", i))
-		if _, err := rooms[i].Join(b.Context(), "alice", nil); err != nil {
+		if _, err := rooms[i].Join(b.Context(), "alice", room.Checks{}); err != nil {
 			b.Fatal(err)
 		}
 	}

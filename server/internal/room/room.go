@@ -26,6 +26,9 @@ type Room struct {
 
 	// refs counts Acquires without Release.
 	refs atomic.Int64
+	// used: somebody who is entitled to the room has used it since it was
+	// loaded, so that it is worth to be kept for a while.
+	used atomic.Bool
 
 	// trimming is held while retention is applied, across I/O: it guards
 	// nothing but that.
@@ -40,7 +43,8 @@ type Room struct {
 	oldest    uint64
 	count     uint32 // members
 	stretches []store.Stretch
-	members   map[string]bool         // what has been asked or changed since loading
+	members   map[string]bool         // members that were asked for, and changes that are not durable yet; see learn
+	unlearned uint64                  // raised when an end of a membership is forgotten
 	claims    map[claim]chan struct{} // closed when it is given back; nil: nobody waits
 	pending   int                     // events given an offset and not yet durable
 	moved     chan struct{}           // closed at the next commit; nil: nobody waits
@@ -74,8 +78,13 @@ func (r *Room) open(log store.Log) {
 	r.fetching = make(map[uint64]chan struct{})
 }
 
-// Release undoes one Acquire.
-func (r *Room) Release() { r.refs.Add(-1) }
+// Release undoes one Acquire. A room that nobody entitled has used, or that
+// does not exist, is forgotten at once: what strangers ask for costs no memory.
+func (r *Room) Release() {
+	if r.refs.Add(-1) == 0 && !r.used.Load() {
+		r.hub.drop(r)
+	}
+}
 
 // Name returns the room's name.
 func (r *Room) Name() string { return r.name }
@@ -143,6 +152,7 @@ func (r *Room) appendLocked(entries []entry, members []store.MemberChange, creat
 		fault.Point(fault.Shown)
 		done(err)
 	}
+	r.used.Store(true)
 	r.head += uint64(len(entries))
 	r.pending += len(entries)
 	fault.Point(fault.Assigned)
@@ -178,6 +188,7 @@ func (r *Room) committed(a *store.Append, err error) {
 			r.count++
 		} else {
 			r.count--
+			r.unlearnLocked(c.User)
 		}
 	}
 	r.durable = a.Expect + uint64(len(a.Events))

@@ -79,7 +79,7 @@ func TestP2_CursorsUnderRetention(t *testing.T) {
 	const events = 3000
 	h := hub(t, room.Options{Retention: store.Retention{MaxEvents: 300}, TrimEvery: time.Millisecond})
 	r := acquire(t, h, "lobby")
-	if _, err := r.Join(t.Context(), "alice", nil); err != nil {
+	if _, err := r.Join(t.Context(), "alice", room.Checks{}); err != nil {
 		t.Fatal(err)
 	}
 	var readers sync.WaitGroup
@@ -135,7 +135,7 @@ func TestP2_CursorsUnderRetention(t *testing.T) {
 // offset.
 func TestP5_FencedLeavesNoHole(t *testing.T) {
 	r := acquire(t, hub(t, room.Options{}), "lobby")
-	if _, err := r.Join(t.Context(), "alice", nil); err != nil {
+	if _, err := r.Join(t.Context(), "alice", room.Checks{}); err != nil {
 		t.Fatal(err)
 	}
 	refusal := errors.New("fenced")
@@ -162,7 +162,7 @@ func TestP5_FencedLeavesNoHole(t *testing.T) {
 // Reach waits for what the store shows already, and for nothing else.
 func TestP2_Reach(t *testing.T) {
 	r := acquire(t, hub(t, room.Options{}), "lobby")
-	if _, err := r.Join(t.Context(), "alice", nil); err != nil {
+	if _, err := r.Join(t.Context(), "alice", room.Checks{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Reach(t.Context(), 2); err != nil {
@@ -191,7 +191,7 @@ func TestP7_ConcurrentJoins(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 40 {
 		wg.Go(func() {
-			if _, err := r.Join(t.Context(), fmt.Sprint("user", i%4), nil); err != nil {
+			if _, err := r.Join(t.Context(), fmt.Sprint("user", i%4), room.Checks{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -212,12 +212,12 @@ func TestP7_JoinDuringCreation(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			meta := store.Meta{Name: r.Name(), Creator: "alice", Created: time.Now(), Private: true}
-			if _, err := r.Create(t.Context(), meta, []string{"bob"}, func() error { close(begun); return nil }); err != nil {
+			if _, err := r.Create(t.Context(), meta, []string{"bob"}, room.Checks{Fence: func() error { close(begun); return nil }}); err != nil {
 				t.Error(err)
 			}
 		})
 		<-begun
-		if c, err := r.Join(t.Context(), "bob", nil); err != nil || !c.Already || c.Offset != 3 {
+		if c, err := r.Join(t.Context(), "bob", room.Checks{}); err != nil || !c.Already || c.Offset != 3 {
 			t.Errorf("bob's join: %+v, %v", c, err)
 		}
 		wg.Wait()

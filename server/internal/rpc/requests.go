@@ -101,7 +101,7 @@ func (s *Service) createRoom(ctx context.Context, c caller, r *reprisev1.CreateR
 	}
 	var out *reprisev1.CreateRoomResponse
 	err := s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
-		if _, err := rm.Create(ctx, meta, r.GetMembers(), c.fence); err != nil {
+		if _, err := rm.Create(ctx, meta, r.GetMembers(), s.checks(c, r.GetRoom())); err != nil {
 			return err
 		}
 		info, err := rm.Info()
@@ -124,7 +124,7 @@ func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomR
 	}
 	var out *reprisev1.JoinRoomResponse
 	err := s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
-		change, err := rm.Join(ctx, c.user, c.fence)
+		change, err := rm.Join(ctx, c.user, s.checks(c, r.GetRoom()))
 		if err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (s *Service) leaveRoom(ctx context.Context, c caller, r *reprisev1.LeaveRoo
 	}
 	var out *reprisev1.LeaveRoomResponse
 	err := s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
-		change, err := rm.Leave(ctx, c.user, c.fence)
+		change, err := rm.Leave(ctx, c.user, s.checks(c, r.GetRoom()))
 		out = &reprisev1.LeaveRoomResponse{Offset: change.Offset, Incarnation: change.Incarnation}
 		return err
 	})

@@ -27,9 +27,11 @@ type Options struct {
 	MaxRooms int
 	// FirstFrame is how long a Connect stream may take to send its first frame.
 	FirstFrame time.Duration
-	// Publishes by user and by room, and attaches of the node.
+	// Publishes and changes of memberships by user and by room, and attaches of the node.
 	PublishByUser, PublishByRoom *limit.ByKey
-	Attaches                     *limit.Gate
+	// MakeByUser is for the rooms that a user makes.
+	MakeByUser *limit.ByKey
+	Attaches   *limit.Gate
 	// Logger for what is the server's fault.
 	Logger *slog.Logger
 }
@@ -116,18 +118,28 @@ func (s *Service) publish(ctx context.Context, c caller, name, clientID string, 
 		return
 	}
 	e.Time, e.Sender, e.ClientId = timestamppb.Now(), c.user, clientID
-	r.Publish(ctx, room.Publish{Event: e, Admit: s.admit(c.user, name), Fence: c.fence}, func(rec room.Receipt, err error) {
+	admit := func() error { return s.admit(c.user, name, 1) }
+	r.Publish(ctx, room.Publish{Event: e, Admit: admit, Fence: c.fence}, func(rec room.Receipt, err error) {
 		r.Release()
 		done(rec, err)
 	})
 }
 
-func (s *Service) admit(user, room string) func() error {
-	return func() error {
-		if err := s.opts.PublishByUser.Allow(user); err != nil {
-			return err
-		}
-		return s.opts.PublishByRoom.Allow(room)
+// admit refuses events beyond the rates of their user and of their room. Every
+// call that writes into a room's log asks here.
+func (s *Service) admit(user, room string, events int) error {
+	if err := s.opts.PublishByUser.AllowN(user, events); err != nil {
+		return err
+	}
+	return s.opts.PublishByRoom.AllowN(room, events)
+}
+
+// checks are those of a change that the caller makes in a room.
+func (s *Service) checks(c caller, name string) room.Checks {
+	return room.Checks{
+		Fence: c.fence,
+		Make:  func() error { return s.opts.MakeByUser.Allow(c.user) },
+		Admit: func(events int) error { return s.admit(c.user, name, events) },
 	}
 }
 

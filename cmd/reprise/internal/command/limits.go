@@ -11,6 +11,7 @@ func (f *serveFlags) limitFlags(flags *pflag.FlagSet) {
 	l := &f.limits
 	flags.Float64Var(&l.Attaches, "limit-attaches", 1000, "admit this `number` of clients a second; -1 for all")
 	flags.Float64Var(&l.RoomPublishes, "limit-room-publishes", 2000, "take this `number` of events a second into one room; -1 for all")
+	flags.Float64Var(&l.UserCreates, "limit-user-creates", 10, "let a user make this `number` of rooms a second; -1 for any")
 	flags.Float64Var(&l.UserPublishes, "limit-user-publishes", 200, "take this `number` of events a second from one user; -1 for all")
 	flags.IntVar(&l.RoomsPerUser, "limit-user-rooms", 1000, "let a user be a member of this `number` of rooms")
 	flags.IntVar(&l.SessionsPerUser, "limit-user-sessions", 32, "keep this `number` of sessions of a user")
@@ -25,6 +26,7 @@ func (f *serveFlags) checkLimits(cmd *cobra.Command) error {
 	}{
 		{"limit-attaches", l.Attaches},
 		{"limit-room-publishes", l.RoomPublishes},
+		{"limit-user-creates", l.UserCreates},
 		{"limit-user-publishes", l.UserPublishes},
 	} {
 		if rate.value != -1 && !(rate.value > 0) {

@@ -73,7 +73,7 @@ serve goes on when the terminal is closed.`,
 	f.limitFlags(flags)
 	bindEnvironment(cmd, std.Getenv, "addr", "http", "pprof", "dir", "origin", "keep-age", "keep-events", "keep-bytes", "trim-every",
 		"drain-timeout", "log-level", "log-format",
-		"limit-attaches", "limit-room-publishes", "limit-user-publishes", "limit-user-rooms", "limit-user-sessions")
+		"limit-attaches", "limit-room-publishes", "limit-user-creates", "limit-user-publishes", "limit-user-rooms", "limit-user-sessions")
 	return cmd
 }
 
