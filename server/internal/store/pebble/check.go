@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path/filepath"
-	"strings"
 
 	db "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -94,10 +94,11 @@ func Check(ctx context.Context, dir string, o CheckOptions) (Report, error) {
 		}
 	}
 	c := &checker{
-		ctx: ctx, fs: untouched{o.FS}, dir: dir, progress: o.Progress,
-		report: &Report{Problems: []Problem{}, Notes: []string{}}, causes: make(map[string]bool),
+		ctx: ctx, fs: untouched{o.FS}, dir: dir, progress: o.Progress, blocks: new(blocks),
+		report: &Report{Problems: []Problem{}, Notes: []string{}}, losses: make(map[string]*loss),
 	}
 	err := c.run()
+	c.tell()
 	return *c.report, err
 }
 
@@ -111,12 +112,20 @@ type checker struct {
 	db     *db.DB
 	report *Report
 	steps  uint64
-	causes map[string]bool // why something could not be read
+	blocks *blocks
+
+	losses map[string]*loss // by cause: what cannot be read
+	unread int              // how often that was met
+	// trusted is what unread was before the record under check: if it has risen
+	// since, what the record is compared with could not be read, and that they
+	// disagree means nothing.
+	trusted int
 
 	// What rooms are there, for what refers to them.
 	rooms    map[string]*checkedRoom
 	numbers  map[uint64]*checkedRoom
-	lastRoom uint64
+	whole    bool   // all rooms could be read
+	lastRoom uint64 // the greatest there is if it could not be read
 	version  uint64
 }
 
@@ -163,7 +172,7 @@ func (c *checker) isStore() error {
 // open opens the database for reading; that it cannot be opened is a finding.
 func (c *checker) open() (ok bool) {
 	opened, err := db.Open(c.dir, &db.Options{
-		FS:                 lockedFS{c.fs},
+		FS:                 blocksFS{lockedFS{c.fs}, c.blocks},
 		Logger:             quiet{},
 		FormatMajorVersion: db.FormatNewest,
 		CacheSize:          defaultCacheBytes,
@@ -173,20 +182,28 @@ func (c *checker) open() (ok bool) {
 		EventListener: &db.EventListener{DataCorruption: func(db.DataCorruptionInfo) {}},
 	})
 	if err != nil {
-		c.found(Problem{Detail: "the directory does not open: " + c.cause(err)})
+		c.found(Problem{Detail: "the directory does not open: " + firstLine(err)})
 		return false
 	}
 	c.db = opened
 	return true
 }
 
-// found notes what is wrong.
+// found notes what is wrong, unless it may follow from what cannot be read.
 func (c *checker) found(p Problem) {
-	c.report.Found++
-	if len(c.report.Problems) < MaxProblems {
+	if c.unread == c.trusted && c.count() {
 		c.report.Problems = append(c.report.Problems, p)
 	}
 }
+
+// count counts a finding, and reports whether it can be told.
+func (c *checker) count() bool {
+	c.report.Found++
+	return len(c.report.Problems) < MaxProblems
+}
+
+// begin is called before a record, or a few that belong together, are checked.
+func (c *checker) begin() { c.trusted = c.unread }
 
 // bad notes a record that is wrong.
 func (c *checker) bad(key []byte, format string, a ...any) {
@@ -210,10 +227,11 @@ func (c *checker) step() error {
 }
 
 // scan calls f with the pairs whose keys begin with prefix. What cannot be
-// read is a finding, p with what is the matter behind its Detail, after which the
-// rest of them is not known; whole is false.
-func (c *checker) scan(prefix []byte, p Problem, f func(key, value []byte)) (whole bool, err error) {
+// read is a finding, after which the rest of them is not known; whole is false.
+// what says what they are.
+func (c *checker) scan(prefix []byte, what string, f func(key, value []byte)) (whole bool, err error) {
 	err = scan(c.db, prefix, prefixEnd(prefix), func(key, value []byte) (bool, error) {
+		c.begin()
 		f(key, value)
 		return true, c.step()
 	})
@@ -221,32 +239,18 @@ func (c *checker) scan(prefix []byte, p Problem, f func(key, value []byte)) (who
 		return false, c.ctx.Err()
 	}
 	if err != nil {
-		p.Detail += " cannot be read: " + c.cause(err)
-		c.found(p)
+		c.lost(err, someOf+what, false)
 	}
+	c.begin()
 	return err == nil, nil
 }
 
-// cause is firstLine, remembered.
-func (c *checker) cause(err error) string {
-	s := firstLine(err)
-	c.causes[s] = true
-	return s
-}
-
-// firstLine returns what an error of Pebble says to people: the lines below are
-// for Pebble's own tools.
-func firstLine(err error) string {
-	s, _, _ := strings.Cut(err.Error(), "\n")
-	return s
-}
-
 // value returns the value of a key; what cannot be read is a finding, and not
-// there.
+// there. It then depends on [checker.found] that nothing is made of that.
 func (c *checker) value(key []byte) (value []byte, ok bool) {
 	value, ok, err := get(c.db, key)
 	if err != nil {
-		c.bad(key, "cannot be read: %s", c.cause(err))
+		c.lost(err, c.describe(key), true)
 	}
 	return value, ok
 }
@@ -266,6 +270,7 @@ func (c *checker) number(key []byte) (n uint64, ok bool) {
 
 // checkCounters reads the records of the store itself.
 func (c *checker) checkCounters() error {
+	c.begin()
 	format, ok := c.number(keyFormat)
 	switch {
 	case !ok:
@@ -273,9 +278,18 @@ func (c *checker) checkCounters() error {
 	case format > formatVersion:
 		return fmt.Errorf("store: %s has format %d, and this release knows up to %d: check it with the release that wrote it", c.dir, format, formatVersion)
 	}
-	c.lastRoom, _ = c.number(keyLastRoom)
-	c.version, _ = c.number(keyVersion)
+	c.lastRoom, c.version = c.counter(keyLastRoom), c.counter(keyVersion)
 	return nil
+}
+
+// counter returns the number under a key, 0 if there is none, and the greatest
+// there is if that cannot be told.
+func (c *checker) counter(key []byte) uint64 {
+	c.begin()
+	if n, _ := c.number(key); c.unread == c.trusted {
+		return n
+	}
+	return math.MaxUint64
 }
 
 // kinds are the first bytes of all keys there are.

@@ -2,7 +2,6 @@ package pebble
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 
 	db "github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/record"
-	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -101,7 +99,7 @@ func (c *checker) checkLogFiles() map[string]bool {
 	if errors.Is(err, errSum) {
 		c.found(Problem{File: logsName, Detail: "not as it was written: it is written anew when the directory is opened"})
 	} else if err != nil {
-		c.found(Problem{File: logsName, Detail: c.cause(err)})
+		c.found(Problem{File: logsName, Detail: firstLine(err)})
 	}
 	for _, d := range damaged {
 		bad[d.name] = true
@@ -316,57 +314,7 @@ func chunkAt(b []byte) (c chunk, whole bool) {
 		c.synced = binary.LittleEndian.Uint64(b[chunkHeader:])
 	}
 	sum := crc32.Checksum(b[chunkKind:c.size], castagnoli)
-	return c, binary.LittleEndian.Uint32(b) == (sum>>15|sum<<17)+0xa282ead8
+	return c, binary.LittleEndian.Uint32(b) == masked(sum)
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// checkTables compares every block of every table with its checksum. Reading
-// the records would not meet the filters, nor what compactions have hidden.
-func (c *checker) checkTables() error {
-	levels, err := c.db.SSTables()
-	if err != nil {
-		c.found(Problem{Detail: "the tables are not known: " + err.Error()})
-		return nil
-	}
-	seen := make(map[uint64]bool) // several tables may be parts of one file
-	for _, level := range levels {
-		for _, table := range level {
-			number := uint64(table.BackingSSTNum)
-			if seen[number] {
-				continue
-			}
-			seen[number] = true
-			if err := c.ctx.Err(); err != nil {
-				return err
-			}
-			name := fmt.Sprintf("%06d.sst", number)
-			if err := c.checkTable(name); err != nil {
-				c.found(Problem{File: name, Detail: err.Error()})
-			}
-			c.report.Tables++
-			if c.progress != nil {
-				c.progress(*c.report)
-			}
-		}
-	}
-	return nil
-}
-
-func (c *checker) checkTable(name string) error {
-	f, err := c.fs.Open(c.fs.PathJoin(c.dir, name), vfs.SequentialReadsOption)
-	if err != nil {
-		return err
-	}
-	readable, err := sstable.NewSimpleReadable(f)
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	var o db.Options
-	o.EnsureDefaults()
-	r, err := sstable.NewReader(context.Background(), readable, o.MakeReaderOptions())
-	if err != nil {
-		return errors.Join(err, readable.Close())
-	}
-	return errors.Join(r.ValidateBlockChecksums(), r.Close())
-}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sort"
 
 	db "github.com/cockroachdb/pebble/v2"
 
@@ -19,8 +20,10 @@ type checkedRoom struct {
 	name   string
 	number uint64
 	tail   *storev1.Tail // nil if there is none
-	oldest uint64
-	head   uint64
+	// tailLost: whether there is one is not known.
+	tailLost bool
+	oldest   uint64
+	head     uint64
 	// whole: all events could be read, so that what is not there is missing.
 	whole bool
 
@@ -30,8 +33,9 @@ type checkedRoom struct {
 	changes map[string]membership
 
 	// While the events are read.
-	next  uint64 // the offset that should come
-	total uint64 // of bytes, at the event before
+	next      uint64 // the offset that should come
+	afterHole bool   // what was before it could not be read
+	total     uint64 // of bytes, at the event before
 }
 
 // membership is the last change of one, as an event or a record says.
@@ -48,11 +52,12 @@ func (r *checkedRoom) bad(offset uint64, format string, a ...any) {
 func (c *checker) checkRooms() error {
 	c.rooms, c.numbers = make(map[string]*checkedRoom), make(map[uint64]*checkedRoom)
 	var rooms []*checkedRoom
-	_, err := c.scan([]byte{prefixRoom}, Problem{Detail: "the rooms"}, func(key, value []byte) {
+	whole, err := c.scan([]byte{prefixRoom}, "the rooms", func(key, value []byte) {
 		if r := c.room(key, value); r != nil {
 			rooms = append(rooms, r)
 		}
 	})
+	c.whole = whole
 	for _, r := range rooms {
 		if err == nil {
 			err = r.check()
@@ -82,8 +87,10 @@ func (c *checker) room(key, value []byte) *checkedRoom {
 }
 
 func (r *checkedRoom) check() error {
+	r.c.begin()
 	r.readTail()
 	for _, part := range []func() error{r.checkEvents, r.checkStretches, r.checkMembers, r.checkClientIDs} {
+		r.c.begin()
 		if err := part(); err != nil {
 			return err
 		}
@@ -98,6 +105,7 @@ func (r *checkedRoom) readTail() {
 	key := tailKey(r.number)
 	value, ok := r.c.value(key)
 	if !ok {
+		r.tailLost = r.c.unread > r.c.trusted
 		return
 	}
 	tail, err := decodeTail(value)
@@ -108,22 +116,45 @@ func (r *checkedRoom) readTail() {
 	r.tail, r.oldest, r.head = tail, tail.GetOldest(), tail.GetHead()
 }
 
-// checkEvents reads the log from the oldest event to the head.
+// checkEvents reads the log from the oldest event to the head. Where events
+// cannot be read it goes on behind them.
 func (r *checkedRoom) checkEvents() error {
-	r.next = r.oldest
-	prefix := appendRoomPrefix(nil, prefixEvent, r.number)
-	err := scan(r.c.db, prefix, prefixEnd(prefix), func(key, value []byte) (bool, error) {
-		r.event(key, value)
-		return true, r.c.step()
-	})
-	if err := r.c.ctx.Err(); err != nil {
-		return err
+	r.next, r.whole = r.oldest, !r.tailLost
+	lower, upper := appendRoomPrefix(nil, prefixEvent, r.number), prefixEnd(appendRoomPrefix(nil, prefixEvent, r.number))
+	var why error // what is before r.next's event cannot be read
+	for {
+		err := scan(r.c.db, lower, upper, func(key, value []byte) (bool, error) {
+			r.c.begin()
+			if why != nil {
+				r.skipped(key, why)
+				why = nil
+			}
+			r.event(key, value)
+			return true, r.c.step()
+		})
+		if err := r.c.ctx.Err(); err != nil {
+			return err
+		}
+		if err == nil {
+			break
+		}
+		r.whole, why = false, err
+		readable, ok := r.readableAfter(r.next)
+		if !ok {
+			break
+		}
+		lower = eventKey(r.number, readable)
 	}
-	if err != nil {
-		r.bad(r.next, "the events from here on cannot be read: %s", r.c.cause(err))
+	r.c.begin()
+	if why != nil {
+		r.c.lost(why, fmt.Sprintf("the events of room %q from %d on", r.name, r.next), false)
 		return nil
 	}
-	r.whole = true
+	r.checkHead()
+	return nil
+}
+
+func (r *checkedRoom) checkHead() {
 	switch last := r.next - 1; {
 	case last < r.head:
 		r.bad(r.next, "the events up to %d are missing", r.head)
@@ -132,7 +163,36 @@ func (r *checkedRoom) checkEvents() error {
 	default:
 		r.head = last
 	}
-	return nil
+}
+
+// skipped notes that the events before the one of key cannot be read.
+func (r *checkedRoom) skipped(key []byte, why error) {
+	_, offset, err := parseEventKey(key)
+	if err != nil || offset <= r.next {
+		offset = r.next + 1
+	}
+	r.c.lost(why, fmt.Sprintf("events %d to %d of room %q", r.next, offset-1, r.name), false)
+	r.c.begin()
+	r.next, r.afterHole = offset, true
+}
+
+// readableAfter returns the first offset after one that cannot be read of which
+// it can be told what is there. The events of a block follow one another.
+func (r *checkedRoom) readableAfter(offset uint64) (uint64, bool) {
+	readable := func(o uint64) bool {
+		_, _, err := get(r.c.db, eventKey(r.number, o))
+		return err == nil
+	}
+	const most = 1 << 40
+	bad, step := offset, uint64(1)
+	for !readable(bad + step) {
+		bad, step = bad+step, 2*step
+		if step > most {
+			return 0, false
+		}
+	}
+	n := sort.Search(int(step), func(i int) bool { return readable(bad + 1 + uint64(i)) })
+	return bad + 1 + uint64(n), true
 }
 
 // event checks one event of the log.
@@ -143,11 +203,15 @@ func (r *checkedRoom) event(key, value []byte) {
 		return
 	}
 	r.c.report.Events++
+	if r.tailLost && r.next == 1 { // the oldest is the first that there is
+		r.oldest, r.next, r.afterHole = offset, offset, true
+	}
 	if offset < r.next {
 		r.bad(offset, "it is before the oldest event, %d", r.oldest)
 		return
 	}
-	first := offset == r.oldest
+	first := offset == r.oldest || r.afterHole
+	r.afterHole = false
 	if offset > r.next {
 		r.missing(r.next, offset-1)
 		first = true // what the total was before is not known
@@ -219,7 +283,7 @@ func (r *checkedRoom) element(offset uint64, element []byte) {
 
 // checkStretches reads which incarnations the log is of.
 func (r *checkedRoom) checkStretches() error {
-	_, err := r.c.scan(appendRoomPrefix(nil, prefixStretch, r.number), Problem{Room: r.name, Detail: "stretches of the log"}, func(key, value []byte) {
+	whole, err := r.c.scan(appendRoomPrefix(nil, prefixStretch, r.number), fmt.Sprintf("the stretches of room %q", r.name), func(key, value []byte) {
 		_, first, err := parseStretchKey(key)
 		if err != nil || len(value) == 0 {
 			r.c.bad(key, "malformed stretch")
@@ -233,7 +297,7 @@ func (r *checkedRoom) checkStretches() error {
 		}
 		r.stretches = append(r.stretches, store.Stretch{Incarnation: string(value), First: first})
 	})
-	if len(r.stretches) == 0 || r.stretches[0].First != 1 {
+	if whole && (len(r.stretches) == 0 || r.stretches[0].First != 1) {
 		r.bad(1, "no stretch begins here: the incarnation of the log is not known")
 	}
 	return err
@@ -244,7 +308,7 @@ func (r *checkedRoom) checkStretches() error {
 func (r *checkedRoom) checkMembers() error {
 	var count uint64
 	prefix := appendRoomPrefix(nil, prefixMember, r.number)
-	whole, err := r.c.scan(prefix, Problem{Room: r.name, Detail: "members"}, func(key, value []byte) {
+	whole, err := r.c.scan(prefix, fmt.Sprintf("the members of room %q", r.name), func(key, value []byte) {
 		user, keyErr := parseMemberKey(key)
 		joined, err := decodeUint64(value)
 		if err := errors.Join(keyErr, err); err != nil {
@@ -259,14 +323,14 @@ func (r *checkedRoom) checkMembers() error {
 		return err
 	}
 	for user, m := range r.changes { // what is left has no record
-		if m.joined {
+		if m.joined && r.whole {
 			r.bad(m.offset, "the event says that %q joined, who is no member", user)
 		}
 	}
 	switch {
 	case r.tail != nil && uint64(r.tail.GetMembers()) != count:
 		r.bad(0, "it has %d members, and should have %d", count, r.tail.GetMembers())
-	case r.tail == nil && count > 0:
+	case r.tail == nil && !r.tailLost && count > 0:
 		r.bad(0, "it has %d members and no count of them", count)
 	}
 	return nil
@@ -279,7 +343,7 @@ func (r *checkedRoom) member(user string, joined uint64) {
 	}
 	m, said := r.changes[user]
 	switch {
-	case said && (!m.joined || m.offset != joined):
+	case said && r.whole && (!m.joined || m.offset != joined):
 		r.bad(m.offset, "the event ends or renews the membership of %q, and the record says: member since %d", user, joined)
 	case !said && r.whole && joined >= r.oldest:
 		r.bad(joined, "the event does not say that %q joined, and the record does", user)
@@ -297,12 +361,12 @@ func (r *checkedRoom) member(user string, joined uint64) {
 func (r *checkedRoom) checkClientIDs() error {
 	var count uint64
 	prefix := appendRoomPrefix(nil, prefixClientID, r.number)
-	whole, err := r.c.scan(prefix, Problem{Room: r.name, Detail: "client ids"}, func(_, _ []byte) { count++ })
+	whole, err := r.c.scan(prefix, fmt.Sprintf("the client ids of room %q", r.name), func(_, _ []byte) { count++ })
 	r.c.report.ClientIDs += count
 	if err != nil || !whole || !r.whole || count <= r.clientIDs {
 		return err
 	}
-	_, err = r.c.scan(prefix, Problem{Room: r.name, Detail: "client ids"}, func(key, value []byte) {
+	_, err = r.c.scan(prefix, fmt.Sprintf("the client ids of room %q", r.name), func(key, value []byte) {
 		offset, err := decodeUint64(value)
 		if err == nil && offset >= r.oldest && offset <= r.head && r.has(offset, key) {
 			return
@@ -330,6 +394,9 @@ func (r *checkedRoom) has(offset uint64, key []byte) bool {
 // this release does not know the kind.
 func (c *checker) checkStrays() error {
 	for _, kind := range []byte{prefixEvent, prefixStretch, prefixMember, prefixClientID, prefixTail} {
+		if !c.whole {
+			break // what seems to be of no room may be of one that cannot be read
+		}
 		if err := c.strays(kind); err != nil {
 			return err
 		}
@@ -353,6 +420,7 @@ func (c *checker) strays(kind byte) error {
 	}
 	defer iter.Close() // what cannot be read was found before
 	for ok := iter.First(); ok; {
+		c.begin()
 		key := iter.Key()
 		if len(key) < 9 {
 			c.bad(key, "malformed key")
@@ -374,6 +442,7 @@ func (c *checker) strays(kind byte) error {
 
 // unknown reports the first record of [from, to).
 func (c *checker) unknown(from, to []byte) error {
+	c.begin()
 	err := scan(c.db, from, to, func(key, _ []byte) (bool, error) {
 		c.bad(key, "this release does not know records of this kind")
 		return false, nil
@@ -382,10 +451,8 @@ func (c *checker) unknown(from, to []byte) error {
 		return c.ctx.Err()
 	}
 	// Between the kinds of records there is nothing of which it could be said
-	// what is missing: a block that was found damaged already need not be named
-	// again for each of these ranges.
-	if !c.causes[firstLine(err)] {
-		c.found(Problem{Detail: "what may be between the records cannot be read: " + c.cause(err)})
-	}
+	// what is missing.
+	c.lost(err, "", false)
+	c.begin()
 	return nil
 }

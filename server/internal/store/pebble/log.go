@@ -113,13 +113,13 @@ func (l *Log) page(iter *db.Iterator, first, to uint64, maxBytes int, buf []byte
 	p := store.Page{Data: buf}
 	start := len(buf)
 	for iter.First(); iter.Valid(); iter.Next() {
-		value, err := iter.ValueAndErr()
-		if err != nil {
-			return store.Page{}, readError(err)
-		}
 		want := first
 		if p.Last != 0 {
 			want = p.Last + 1
+		}
+		value, err := iter.ValueAndErr()
+		if err != nil {
+			return store.Page{}, l.unreadable(want, err)
 		}
 		element, err := l.element(iter.Key(), value, want)
 		if err != nil {
@@ -132,12 +132,17 @@ func (l *Log) page(iter *db.Iterator, first, to uint64, maxBytes int, buf []byte
 		p.First, p.Last = first, want
 	}
 	if err := iter.Error(); err != nil {
-		return store.Page{}, readError(err)
+		return store.Page{}, l.unreadable(max(p.Last+1, first), err)
 	}
 	if p.Last != to {
 		return store.Page{}, l.corrupt(max(p.Last+1, first), "the event is missing")
 	}
 	return p, nil
+}
+
+// unreadable says which event could not be read, and why.
+func (l *Log) unreadable(offset uint64, err error) error {
+	return fmt.Errorf("room %q: offset %d: %w", l.room.name, offset, readError(err))
 }
 
 // element returns the event of a pair that should be at offset want.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,13 +20,19 @@ type pebbleLogger struct{ s *Store }
 // Infof implements Pebble's Logger.
 func (l pebbleLogger) Infof(format string, args ...any) {
 	if l.s.logger.Enabled(context.Background(), slog.LevelDebug) {
-		l.s.logger.Debug("pebble", "message", fmt.Sprintf(format, args...))
+		l.s.logger.Debug("pebble", "message", plainText(fmt.Sprintf(format, args...)))
 	}
 }
 
 // Errorf implements Pebble's Logger.
 func (l pebbleLogger) Errorf(format string, args ...any) {
-	l.s.logger.Error("pebble", "message", fmt.Sprintf(format, args...))
+	l.s.logger.Error("pebble", "message", plainText(fmt.Sprintf(format, args...)))
+}
+
+// plainText removes from a text of Pebble's the line by which an error carries
+// details for programs.
+func plainText(text string) string {
+	return strings.ReplaceAll(text, "\n<corruption detail carrier>", "")
 }
 
 // Fatalf implements Pebble's Logger. Pebble calls it where it cannot go on,
@@ -35,7 +43,7 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 
 // failure is what Pebble says, and wraps the errors that it says it with.
 func failure(format string, args []any) error {
-	errs := []error{fmt.Errorf(format, args...)}
+	errs := []error{errors.New(plainText(fmt.Sprintf(format, args...)))}
 	for _, a := range args {
 		if err, ok := a.(error); ok {
 			errs = append(errs, err)
@@ -72,7 +80,7 @@ func (s *Store) listener() *db.EventListener {
 		// that block, who get an error; everything else is served.
 		DataCorruption: func(info db.DataCorruptionInfo) {
 			s.logger.Error("store: a damaged block was found: restore the directory from a backup",
-				"path", info.Path, "error", info.Details)
+				"file", filepath.Base(info.Path), "error", plainError{info.Details})
 		},
 		DiskSlow: func(info db.DiskSlowInfo) {
 			s.logger.Warn("store: the disk is slow", "path", info.Path, "op", info.OpType.String(), "took", info.Duration)
@@ -105,7 +113,7 @@ func (s *Store) backgroundError(err error) {
 	s.opening.giveUp(err)
 	s.complaints.report(func(times int) {
 		s.logger.Error("store: background work failed; it is tried again, and publishes will wait for it in the end",
-			"error", err, "times", times, "disk_full", vfs.IsNoSpaceError(err))
+			"error", plainError{err}, "times", times, "disk_full", vfs.IsNoSpaceError(err))
 	})
 	time.Sleep(retryPause)
 }

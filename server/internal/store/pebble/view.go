@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	db "github.com/cockroachdb/pebble/v2"
 
@@ -124,9 +125,22 @@ func readError(err error) error {
 		return nil
 	}
 	if db.IsCorruptionError(err) {
-		return fmt.Errorf("%w: %w", store.ErrCorrupt, err)
+		return fmt.Errorf("%w: %w", store.ErrCorrupt, plainError{err})
 	}
-	return fmt.Errorf("store: read: %w", err)
+	return fmt.Errorf("store: read: %w", plainError{err})
+}
+
+// plainError is an error of Pebble's as people should see it.
+type plainError struct{ err error }
+
+func (e plainError) Error() string { return firstLine(e.err) }
+func (e plainError) Unwrap() error { return e.err }
+
+// firstLine returns what an error of Pebble says to people: the lines below are
+// for Pebble's own tools.
+func firstLine(err error) string {
+	s, _, _ := strings.Cut(err.Error(), "\n")
+	return s
 }
 
 // badRecord says that a record is not what was written.
