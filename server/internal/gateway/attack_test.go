@@ -20,6 +20,7 @@ import (
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/gateway/webtest"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 const goodBlock = "content-type: application/grpc-web+proto\r\n"
@@ -239,9 +240,7 @@ func TestMessagesUpToTheLimit(t *testing.T) {
 	}
 	defer w.Close()
 	err = errors.Join(w.SendMessage(sized(2*limit)), w.Recv(&reprisev1.ServerFrame{}))
-	if err == nil || !strings.Contains(err.Error(), "StatusMessageTooBig") && !isReset(err) {
-		t.Errorf("twice the limit: %v, want Close 1009", err)
-	}
+	wantReason(t, "twice the limit", err, reason.FrameTooLarge)
 }
 
 func TestNoCompression(t *testing.T) {

@@ -2,10 +2,13 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 // call is one grpc-web call: what the layers around the wrapper share.
@@ -27,10 +30,12 @@ type call struct {
 	// hangUp bounds what is still read from the peer once the handler has
 	// returned; ended says that the body was read to its end.
 	hangUp func(ended bool)
+	// refusal says why the call goes no further; nil if it may.
+	refusal *reason.Error
 
 	// Set before gRPC gets the call.
-	in      *inbound
-	refused bool // there are too many calls
+	in          *inbound
+	contentType string
 }
 
 type callKey struct{}
@@ -82,28 +87,65 @@ func (g *Gateway) serveGRPC(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if c.refused {
-		refuse(w, r)
-		return
+	r.Header = g.metadata.only(r.Header)
+	c.contentType = r.Header.Get("Content-Type")
+	if c.refusal == nil {
+		c.refusal = checkHeader(r.Header)
 	}
 	// The wrapper ends its context when a websocket's peer has gone.
 	gone := context.AfterFunc(r.Context(), func() { c.cancel(context.Canceled) })
 	defer gone()
 	r = r.WithContext(c.ctx)
-	r.Header = g.metadata.only(r.Header)
 	c.in = g.newInbound(c, r.Body, newOutbound(c.ctx, w, c.cancel), g.clientStreams[r.URL.Path])
 	// gRPC closes the body, unless it refuses the request's header: then the
 	// wrapper would leave a websocket open.
 	defer c.in.Close()
+	if c.refusal != nil {
+		c.cancel(c.refusal)
+		return
+	}
 	r.Body = c.in
 	g.grpc.ServeHTTP(c.in.out, r)
 }
 
+// settle gives the call the status that its end deserves if it is not gRPC's:
+// gRPC drops a status when the call's context ends before it has written it.
+// Called once the handler's output is out, before the trailers are.
+func (c *call) settle(h http.Header) {
+	if h.Get("Content-Type") == "" {
+		h.Set("Content-Type", c.contentType)
+	}
+	var why *reason.Error
+	switch given := h.Get("Grpc-Status"); {
+	case given == "0":
+	case errors.As(context.Cause(c.ctx), &why):
+		setStatus(h, why.GRPCStatus())
+	case given == "":
+		setStatus(h, reason.Canceled.Status("the client went away", 0))
+	case h.Get("Grpc-Status-Details-Bin") == "":
+		if own := grpcReasons[given]; own != nil { // the message is encoded already
+			message := h.Get("Grpc-Message")
+			setStatus(h, own.Status(message, 0))
+			h.Set("Grpc-Message", message)
+		}
+	}
+}
+
+// grpcReasons are the reasons of gRPC's own statuses, by code.
+var grpcReasons = map[string]*reason.Reason{
+	"1":  reason.Canceled,
+	"4":  reason.Deadline,
+	"8":  reason.FrameTooLarge, // once decompressed
+	"12": reason.MethodUnknown,
+	"13": reason.Internal,
+}
+
 // readDeadline bounds reads of a call's connection. Safe for concurrent use.
 type readDeadline struct {
-	mu      sync.Mutex
-	conn    net.Conn
-	aborted bool
+	mu        sync.Mutex
+	conn      net.Conn
+	aborted   bool
+	lingering bool
 }
 
 // set ends reads at t, or never if t is zero, unless they were aborted.
@@ -120,5 +162,16 @@ func (d *readDeadline) abort() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.aborted = true
-	_ = d.conn.SetReadDeadline(time.Unix(1, 0))
+	if !d.lingering {
+		_ = d.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// linger lets reads of what nobody wants go on until t, whatever ends. No read
+// of what somebody wants may be under way: it might miss that it was aborted.
+func (d *readDeadline) linger(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.aborted, d.lingering = true, true
+	_ = d.conn.SetReadDeadline(t)
 }

@@ -1,31 +1,51 @@
 package gateway
 
 import (
+	"io"
 	"net/http"
 	"time"
+
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
-// bodyGrace is how long a request's body may take to end after the response
-// has: long enough for what is on its way, which http.Server discards, so
-// that the peer gets the response and not a reset.
-const bodyGrace = 500 * time.Millisecond
-
-// serveFetch serves one grpc-web POST.
-func (g *Gateway) serveFetch(w http.ResponseWriter, r *http.Request) {
+// serveFetch serves one grpc-web POST, or refuses it.
+func (g *Gateway) serveFetch(w http.ResponseWriter, r *http.Request, why *reason.Error) {
 	c := newCall(r)
 	defer c.end()
-	if c.refused = !g.calls.take(c.address); !c.refused {
-		defer g.calls.give(c.address)
-	}
-	c.hangUp = func(ended bool) {
-		if !ended { // else nothing but the next request is to come
-			c.reading.set(time.Now().Add(bodyGrace))
+	defer g.admit(c, why)()
+	ended := false
+	c.hangUp = func(all bool) {
+		if ended = all; !ended { // ServeHTTP waits for the reading goroutine
+			c.reading.abort()
 		}
 	}
 	// Without it the first write of a response waits for the request's end,
 	// which a peer can withhold.
 	_ = http.NewResponseController(w).EnableFullDuplex()
+	body := r.Body
 	g.wrapper.ServeHTTP(&fetchWriter{ResponseWriter: w, call: c}, c.forWrapper(r))
+	if !ended {
+		// The response is out. A connection that is closed while its peer sends
+		// is reset, and the peer may lose the response with it.
+		c.reading.linger(time.Now().Add(g.opts.CloseTimeout))
+		_, _ = io.Copy(io.Discard, body)
+	}
+}
+
+// admit decides whether a call may go on, and counts it; call the function
+// returned at its end.
+func (g *Gateway) admit(c *call, why *reason.Error) func() {
+	counted := g.calls
+	switch {
+	case why != nil:
+		c.refusal, counted = why, g.refusals
+	case !g.calls.take(c.address):
+		c.refusal, counted = errCalls, g.refusals
+	}
+	if counted == g.refusals {
+		g.refusals.take(c.address)
+	}
+	return func() { counted.give(c.address) }
 }
 
 // fetchWriter is a response that says that the connection cannot be used

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -22,12 +23,13 @@ type Gateway struct {
 	metadata metadataNames
 	grpc     *grpc.Server
 	wrapper  *grpcweb.WrappedGrpcServer
-	// clientStreams are the methods of which the client streams.
-	clientStreams map[string]bool
-	http          *http.Server
-	conns         *connSet
-	calls         *tally
-	cancel        context.CancelCauseFunc // ends every call
+	// methods are all methods; clientStreams those of which the client streams.
+	methods, clientStreams map[string]bool
+	http                   *http.Server
+	conns                  *connSet
+	calls                  *tally
+	refusals               *tally                  // calls being refused; nothing bounds them but conns
+	cancel                 context.CancelCauseFunc // ends every call
 
 	sites atomic.Pointer[sites] // replaced under mu
 
@@ -53,6 +55,7 @@ func New(o Options) (*Gateway, error) {
 		metadata: newMetadataNames(o.Metadata),
 		conns:    newConnSet(newTally(o.MaxConns, o.MaxConnsPerAddress)),
 		calls:    newTally(o.MaxCalls, o.MaxCallsPerAddress),
+		refusals: newTally(math.MaxInt, math.MaxInt),
 		stop:     make(chan struct{}),
 	}
 	if err := g.addHosts(o.Hosts...); err != nil {
@@ -65,7 +68,7 @@ func New(o Options) (*Gateway, error) {
 		grpc.WaitForHandlers(true),
 	)...)
 	o.Register(g.grpc)
-	g.clientStreams = clientStreams(g.grpc)
+	g.methods, g.clientStreams = methods(g.grpc)
 	g.wrapper = g.wrap()
 	base, cancel := context.WithCancelCause(context.Background())
 	g.cancel = cancel
@@ -81,7 +84,8 @@ func (g *Gateway) wrap() *grpcweb.WrappedGrpcServer {
 	return grpcweb.WrapHandler(http.HandlerFunc(g.serveGRPC),
 		grpcweb.WithEndpointsFunc(func() []string { return endpoints }),
 		grpcweb.WithWebsockets(true),
-		grpcweb.WithWebsocketsMessageReadLimit(int64(g.opts.MaxRecvBytes+oversizeSlack)),
+		// frameReader's limit comes first, and is told.
+		grpcweb.WithWebsocketsMessageReadLimit(int64(g.opts.MaxRecvBytes+2*oversizeSlack)),
 		grpcweb.WithAllowedRequestHeaders(g.metadata.list()),
 		// The guard has checked the origin.
 		grpcweb.WithOriginFunc(func(string) bool { return true }),
@@ -89,16 +93,15 @@ func (g *Gateway) wrap() *grpcweb.WrappedGrpcServer {
 	)
 }
 
-func clientStreams(s *grpc.Server) map[string]bool {
-	methods := map[string]bool{}
+func methods(s *grpc.Server) (all, clientStreams map[string]bool) {
+	all, clientStreams = map[string]bool{}, map[string]bool{}
 	for service, info := range s.GetServiceInfo() {
 		for _, m := range info.Methods {
-			if m.IsClientStream {
-				methods["/"+service+"/"+m.Name] = true
-			}
+			name := "/" + service + "/" + m.Name
+			all[name], clientStreams[name] = true, m.IsClientStream
 		}
 	}
-	return methods
+	return all, clientStreams
 }
 
 func (g *Gateway) newHTTPServer(base context.Context) *http.Server {
@@ -183,6 +186,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.http.Close()
 	// Everything under way has lost its context and its connection by now.
 	_ = g.calls.wait(context.Background())
+	_ = g.refusals.wait(context.Background())
 	g.grpc.Stop()
 	g.stopping.Do(func() { close(g.stop) })
 	g.sweeper.Wait()

@@ -188,8 +188,10 @@ func TestRoutes(t *testing.T) {
 		{"OPTIONS", getRoom, "", nil, 405, ""},
 		// Plain gRPC belongs on the native port: here it would have none of
 		// gRPC's own limits.
-		{"POST", getRoom, "application/grpc", nil, 405, ""},
-		{"POST", getRoom, "application/grpc+proto", nil, 405, ""},
+		{"POST", getRoom, "application/grpc", nil, 415, "application/grpc-web+proto"},
+		{"POST", getRoom, "application/grpc+proto", nil, 415, ""},
+		{"POST", getRoom, "application/json", nil, 415, ""},
+		{"POST", getRoom, "", nil, 415, ""},
 		{"PUT", getRoom, "application/grpc-web+proto", nil, 405, ""},
 	}
 	for _, tt := range tests {

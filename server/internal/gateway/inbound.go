@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,13 +12,9 @@ import (
 	"google.golang.org/grpc/stats"
 )
 
-// Causes of the end of a call's context.
 var (
 	errFirstFrame = errors.New("gateway: the websocket's header block did not come in time")
-	errRequest    = errors.New("gateway: the call's request did not come in time")
-	errStalled    = errors.New("gateway: the client sent more than its call consumes")
 	errClosing    = errors.New("gateway: the handler has returned")
-	errShutdown   = errors.New("gateway: shut down")
 )
 
 // inbound is a request's body on its way to gRPC. grpc.Server.ServeHTTP has no
@@ -72,9 +69,6 @@ func (g *Gateway) newInbound(c *call, body io.ReadCloser, out *outbound, streams
 // Read is called by one goroutine of ServeHTTP until it fails.
 func (b *inbound) Read(p []byte) (int, error) {
 	if err := b.waitRoom(); err != nil {
-		if !errors.Is(err, errClosing) { // then trailers are still to be written
-			b.call.unread()
-		}
 		return 0, err
 	}
 	n, err := b.fill(p)
@@ -89,12 +83,25 @@ func (b *inbound) Read(p []byte) (int, error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		b.ended.Store(true)
-	case err != nil:
+	case isDone(b.closed): // the status is on its way, or out
+	case err != nil && peerGone(err):
 		// Nobody reads any more, so nobody would notice that the peer left.
 		b.call.cancel(err)
 		b.call.unread()
+	case err != nil:
+		b.call.cancel(errMalformed)
+	case b.borders.lost:
+		b.call.cancel(errLarge)
 	}
 	return n, err
+}
+
+// peerGone tells the end of a connection, or of the call, from a body that is
+// not what it should be.
+func peerGone(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, context.Canceled) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, errUnmasked) || errors.Is(err, errControl)
 }
 
 // fill reads until gRPC can act on what it gets. It never waits for more than
@@ -159,6 +166,7 @@ func (b *inbound) Close() error {
 	b.once.Do(func() {
 		b.timer.Stop()
 		b.out.close()
+		b.call.settle(b.out.Header())
 		close(b.closed)
 		b.call.hangUp(b.ended.Load())
 		err = b.body.Close()

@@ -17,8 +17,8 @@ type Options struct {
 	// else is refused with 421, which is what stops DNS rebinding. Default: for
 	// a listener on loopback its loopback names; any other listener needs Hosts.
 	Hosts []string
-	// Origins are the web origins whose scripts may call, exactly
-	// scheme://host[:port]. Default: http and https of each host.
+	// Origins are further web origins whose scripts may call, exactly
+	// scheme://host[:port], beside http and https of each host.
 	Origins []string
 	// Metadata are further names of request metadata that handlers may see,
 	// beside authorization, user-agent, traceparent and gRPC's own.
@@ -40,7 +40,7 @@ type Options struct {
 	ServerOptions []grpc.ServerOption
 
 	// MaxRecvBytes bounds one received message; default 1 MiB. A larger one
-	// gets RESOURCE_EXHAUSTED.
+	// ends its call with RESOURCE_EXHAUSTED.
 	MaxRecvBytes int
 	// MaxConns bounds open connections; default 8192. More are closed at once.
 	MaxConns int
@@ -51,8 +51,8 @@ type Options struct {
 	// MaxCalls bounds calls in progress, streams included; default 4096.
 	MaxCalls int
 	// MaxCallsPerAddress bounds those of one address; default 192, less than
-	// its connections, so that streams leave room for the page. A call is
-	// refused with RESOURCE_EXHAUSTED, a websocket with 429.
+	// its connections, so that streams leave room for the page. A call beyond
+	// is refused with RESOURCE_EXHAUSTED.
 	MaxCallsPerAddress int
 	// MaxPendingBytes bounds the memory held by received bytes of one call
 	// that its handler has not consumed. At the bound the call is not read
@@ -78,9 +78,9 @@ type Options struct {
 	// sent before it counts as dead; default 40 s. A slow reader is not. (On
 	// systems other than Linux it bounds each write instead.)
 	WriteTimeout time.Duration
-	// CloseTimeout is how long a websocket's peer has to answer a Close; default
-	// and maximum 4 s. The websocket library's own five seconds must not pass:
-	// it spins when its timeouts strike while it reads.
+	// CloseTimeout is how long, once a call has its status, what its peer is
+	// still sending is discarded, so that the peer reads the status and no
+	// reset of the connection; default and maximum 4 s.
 	CloseTimeout time.Duration
 	// IdleTimeout is how long a connection may wait for its next request;
 	// default 120 s.
@@ -105,8 +105,7 @@ const (
 	readSize = 16 << 10
 	// oversizeSlack is how much more than MaxRecvBytes a websocket message may
 	// have: the wrapper hands over whole websocket messages, so one that is a
-	// little too large has to be read for gRPC to answer RESOURCE_EXHAUSTED.
-	// Beyond it the websocket is closed with 1009.
+	// little too large is read as far as the length of the message in it.
 	oversizeSlack = 64 << 10
 )
 

@@ -3,6 +3,8 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 // securityHeaders are on every response of the handler. The page needs
@@ -21,18 +23,33 @@ func (g *Gateway) guard(w http.ResponseWriter, r *http.Request) {
 	}
 	s := g.sites.Load()
 	if !s.allowsHost(r) {
-		g.log.warn("refused a request for a host that is not served", "host", r.Host, "peer", r.RemoteAddr)
-		http.Error(w, "this host name is not served here", http.StatusMisdirectedRequest)
+		g.log.warn("refused a request for a host that is not served; allow it with --host", "host", r.Host, "peer", r.RemoteAddr)
+		g.refuse(w, r, errHost, http.StatusMisdirectedRequest)
 		return
 	}
 	// Not the wrapper's business: it leaves out a header that makes the
 	// browser hide the response, after the call was executed.
 	if !s.allowsOrigin(r) {
-		g.log.warn("refused a request of a foreign origin", "origin", r.Header.Get("Origin"), "peer", r.RemoteAddr)
-		http.Error(w, "this origin may not call", http.StatusForbidden)
+		g.log.warn("refused a request of a foreign origin; allow it with --origin", "origin", r.Header.Get("Origin"), "peer", r.RemoteAddr)
+		g.refuse(w, r, errOrigin, http.StatusForbidden)
 		return
 	}
 	g.route(w, r)
+}
+
+// refuse answers a call as gRPC does, so that its client learns the reason, and
+// anything else with an HTTP status.
+func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, why *reason.Error, code int) {
+	// No page of a foreign origin may read the answer.
+	r.Header.Del("Origin")
+	switch {
+	case g.wrapper.IsGrpcWebSocketRequest(r):
+		g.serveWebsocket(w, r, why)
+	case g.wrapper.IsGrpcWebRequest(r):
+		g.serveFetch(w, r, why)
+	default:
+		http.Error(w, why.Message, code)
+	}
 }
 
 // route lets only what the wrapper recognises go on to it, because it passes
@@ -40,11 +57,14 @@ func (g *Gateway) guard(w http.ResponseWriter, r *http.Request) {
 func (g *Gateway) route(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case g.wrapper.IsGrpcWebSocketRequest(r):
-		g.serveWebsocket(w, r)
+		g.serveWebsocket(w, r, nil)
 	case g.wrapper.IsGrpcWebRequest(r):
-		g.serveFetch(w, r)
+		g.serveFetch(w, r, nil)
 	case g.isPreflight(r):
 		g.wrapper.ServeHTTP(w, r)
+	case r.Method == http.MethodPost && g.methods[r.URL.Path]:
+		w.Header().Set("Accept-Post", "application/grpc-web+proto, application/grpc-web-text+proto")
+		http.Error(w, "only grpc-web is taken by POST: content-type application/grpc-web+proto", http.StatusUnsupportedMediaType)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, "only GET, and POST of grpc-web, are served here", http.StatusMethodNotAllowed)

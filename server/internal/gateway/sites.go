@@ -15,8 +15,8 @@ type sites struct {
 	origins map[string]bool
 }
 
-// newSites checks and normalises the configured lists. Origins that are not
-// given follow from the hosts.
+// newSites checks and normalises the configured lists. The server's own
+// origins, those of its hosts, are always among them: its page calls it.
 func newSites(hosts, origins []string) (*sites, error) {
 	s := &sites{hosts: map[string]bool{}, origins: map[string]bool{}}
 	for _, h := range hosts {
@@ -26,10 +26,8 @@ func newSites(hosts, origins []string) (*sites, error) {
 		}
 		h = strings.ToLower(h)
 		s.hosts[h] = true
-		if len(origins) == 0 {
-			s.origins["http://"+h] = true
-			s.origins["https://"+h] = true
-		}
+		s.origins["http://"+h] = true
+		s.origins["https://"+h] = true
 	}
 	for _, o := range origins {
 		u, err := url.Parse(o)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/gateway/webtest"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 // A page of another site whose name was made to resolve to this machine sends
@@ -26,13 +28,17 @@ func TestRebindingIsRefused(t *testing.T) {
 	} {
 		origin := http.Header{"Origin": {"http://" + host}}
 		p, err := webtest.Post(ctxOf(t), f.client, f.base, getRoom, webtest.Options{Host: host, Metadata: origin}, &reprisev1.GetRoomRequest{})
-		if err == nil || p.Response.StatusCode != http.StatusMisdirectedRequest {
-			t.Errorf("POST for %s: %v, want 421", host, err)
+		if err != nil {
+			t.Fatal(err)
 		}
+		wantReason(t, "POST for "+host, p.Recv(&reprisev1.GetRoomResponse{}), reason.HostNotServed)
+		p.Close()
 		w, err := webtest.DialWebsocket(ctxOf(t), f.base, connect, webtest.Options{Host: host, Upgrade: origin})
-		if err == nil || w.Response.StatusCode != http.StatusMisdirectedRequest {
-			t.Errorf("websocket for %s: %v, want 421", host, err)
+		if err != nil {
+			t.Fatal(err)
 		}
+		wantReason(t, "websocket for "+host, w.Recv(&reprisev1.ServerFrame{}), reason.HostNotServed)
+		w.Close()
 		for _, path := range []string{"/", "/healthz", "/readyz", "/metrics", "*"} {
 			if got := rawStatus(t, f.addr, "GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\n\r\n"); got != http.StatusMisdirectedRequest {
 				t.Errorf("GET %s for %s: %d, want 421", path, host, got)
@@ -118,13 +124,20 @@ func TestForeignOriginIsNotExecuted(t *testing.T) {
 	} {
 		p, err := webtest.Post(ctxOf(t), f.client, f.base, getRoom,
 			webtest.Options{Metadata: http.Header{"Origin": origins}}, &reprisev1.GetRoomRequest{})
-		if err == nil || p.Response.StatusCode != http.StatusForbidden {
-			t.Errorf("POST from %q: %v, want 403", origins, err)
+		if err != nil {
+			t.Fatal(err)
 		}
+		wantReason(t, fmt.Sprintf("POST from %q", origins), p.Recv(&reprisev1.GetRoomResponse{}), reason.OriginRefused)
+		if p.Header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("POST from %q: the page may read the answer", origins)
+		}
+		p.Close()
 		w, err := webtest.DialWebsocket(ctxOf(t), f.base, connect, webtest.Options{Upgrade: http.Header{"Origin": origins}})
-		if err == nil || w.Response.StatusCode != http.StatusForbidden {
-			t.Errorf("websocket from %q: %v, want 403", origins, err)
+		if err != nil {
+			t.Fatal(err)
 		}
+		wantReason(t, fmt.Sprintf("websocket from %q", origins), w.Recv(&reprisev1.ServerFrame{}), reason.OriginRefused)
+		w.Close()
 	}
 	if n := f.chat.started.Load(); n != 0 {
 		t.Errorf("%d calls were executed", n)
@@ -132,9 +145,10 @@ func TestForeignOriginIsNotExecuted(t *testing.T) {
 }
 
 func TestOwnOriginAndNoneMayCall(t *testing.T) {
-	f := start(t, &chat{}, func(o *Options) { o.Hosts = nil })
+	// That further origins may call takes nothing from the server's own page.
+	f := start(t, &chat{}, func(o *Options) { o.Origins = []string{"https://app.example"} })
 	_, port, _ := net.SplitHostPort(f.addr)
-	for _, origin := range []string{"", "http://localhost:" + port, "http://127.0.0.1:" + port, "https://localhost:" + port} {
+	for _, origin := range []string{"", "https://app.example", "http://localhost:" + port, "http://127.0.0.1:" + port, "https://localhost:" + port} {
 		h := http.Header{}
 		if origin != "" {
 			h.Set("Origin", origin)

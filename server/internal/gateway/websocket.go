@@ -8,29 +8,22 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync/atomic"
 	"time"
+
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
-// serveWebsocket serves one call over a websocket of its own.
-func (g *Gateway) serveWebsocket(w http.ResponseWriter, r *http.Request) {
+// serveWebsocket serves one call over a websocket of its own, or refuses it.
+func (g *Gateway) serveWebsocket(w http.ResponseWriter, r *http.Request, why *reason.Error) {
 	c := newCall(r)
 	defer c.end()
-	if !g.calls.take(c.address) {
-		http.Error(w, tooManyCalls.Message(), http.StatusTooManyRequests)
-		return
-	}
-	defer g.calls.give(c.address)
+	defer g.admit(c, why)()
 	// The websocket library would agree to compress, which costs memory by the
 	// connection and lets a small message unpack to a large one.
 	r.Header.Del("Sec-Websocket-Extensions")
 	up := &upgrade{ResponseWriter: w, opts: &g.opts, call: c}
 	defer up.close()
-	c.hangUp = func(bool) {
-		up.conn.closing.Store(true)
-		// Trailers may still be on their way to a slow reader.
-		c.reading.set(time.Now().Add(g.opts.WriteTimeout + 2*g.opts.CloseTimeout))
-	}
+	c.hangUp = func(bool) { up.conn.closing.Store(true) }
 	g.wrapper.ServeHTTP(up, c.forWrapper(r))
 }
 
@@ -52,7 +45,7 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	u.conn = &wsConn{Conn: nc, reading: u.call.reading, failed: u.call.unread, closeTimeout: u.opts.CloseTimeout}
+	u.conn = &wsConn{Conn: nc, call: u.call, shut: make(chan struct{}), closed: make(chan struct{})}
 	u.call.reading.set(time.Now().Add(u.opts.FirstFrameTimeout))
 	begin, err := readHeaderBlock(rw.Reader, u.opts.MaxHeaderBytes)
 	if err != nil {
@@ -69,39 +62,13 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	begin = append(begin, early...)
 	rw.Reader.Reset(io.MultiReader(bytes.NewReader(begin), nc))
-	u.conn.frames.src = rw.Reader
+	u.conn.frames = frameReader{src: rw.Reader, most: uint64(u.opts.MaxRecvBytes + oversizeSlack)}
 	return u.conn, bufio.NewReadWriter(bufio.NewReader(u.conn), bufio.NewWriter(u.conn)), nil
 }
 
 // close closes the connection if it was upgraded.
 func (u *upgrade) close() {
 	if u.conn != nil {
-		u.conn.Close()
+		u.conn.hangUp(u.opts.CloseTimeout)
 	}
-}
-
-// wsConn is what the websocket library has of a connection.
-type wsConn struct {
-	net.Conn
-	reading      *readDeadline
-	failed       func() // a write has failed
-	closeTimeout time.Duration
-	closing      atomic.Bool // the handler has returned; trailers and Close follow
-
-	frames frameReader // of the reading goroutine
-}
-
-func (c *wsConn) Read(p []byte) (int, error) { return c.frames.Read(p) }
-
-// Write is called by the library with the beginning of a frame, if not with
-// all of it.
-func (c *wsConn) Write(p []byte) (int, error) {
-	if c.closing.Load() && len(p) > 0 && p[0] == finBit|opClose {
-		c.reading.set(time.Now().Add(c.closeTimeout))
-	}
-	n, err := c.Conn.Write(p)
-	if err != nil { // the connection is closed, see conn.Write
-		c.failed()
-	}
-	return n, err
 }

@@ -18,6 +18,7 @@ const (
 	opClose        = 8 // this and above are control frames
 
 	maxControl  = 125
+	closeNormal = 1000
 	closePolicy = 1008
 )
 
@@ -76,9 +77,12 @@ func readFrameHeader(r io.Reader, buf []byte) (frameHeader, error) {
 // goroutines in a loop until one of them has closed the connection.
 type frameReader struct {
 	src   *bufio.Reader
+	most  uint64 // bytes of a message
 	buf   [14 + maxControl]byte
 	ready []byte // of buf, to be passed on
 	left  uint64 // bytes of a data frame's payload to come
+	size  uint64 // bytes of the message so far
+	ended bool   // finish has given a Close
 }
 
 func (f *frameReader) Read(p []byte) (int, error) {
@@ -102,9 +106,14 @@ func (f *frameReader) next() error {
 	if err != nil {
 		return err
 	}
-	f.ready = h.raw
 	if !h.control() {
-		f.left = h.length
+		if f.size += h.length; f.size > f.most || h.length > f.most {
+			return errLarge
+		}
+		if h.fin() {
+			f.size = 0
+		}
+		f.ready, f.left = h.raw, h.length
 		return nil
 	}
 	f.ready = f.buf[:len(h.raw)+int(h.length)]
@@ -113,6 +122,27 @@ func (f *frameReader) next() error {
 		f.ready = nil
 	}
 	return err
+}
+
+// finish gives what ends the stream well, without reading any more: the rest
+// of what has begun, and a Close.
+func (f *frameReader) finish(p []byte) (int, error) {
+	for len(f.ready) == 0 {
+		switch {
+		case f.left > 0:
+			n := min(uint64(len(p)), f.left)
+			clear(p[:n])
+			f.left -= n
+			return int(n), nil
+		case f.ended:
+			return 0, io.EOF
+		}
+		f.ended = true
+		f.ready = append(f.buf[:0], finBit|opClose, maskBit|2, 0, 0, 0, 0, closeNormal>>8, closeNormal&0xff)
+	}
+	n := copy(p, f.ready)
+	f.ready = f.ready[n:]
+	return n, nil
 }
 
 // closeFrame is a server's Close with a reason, cut to what a frame takes.

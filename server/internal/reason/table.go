@@ -37,6 +37,10 @@ var (
 	Malformed    = final("MALFORMED", codes.InvalidArgument)
 	FirstFrame   = final("FIRST_FRAME", codes.FailedPrecondition)
 	SecondOpen   = final("SECOND_OPEN", codes.FailedPrecondition)
+
+	MethodUnknown   = final("METHOD_UNKNOWN", codes.Unimplemented)
+	EncodingUnknown = final("ENCODING_UNKNOWN", codes.Unimplemented)
+	ContentType     = final("CONTENT_TYPE", codes.InvalidArgument)
 )
 
 // Rooms and events.
@@ -70,8 +74,11 @@ var (
 	DiskReserve     = passing("DISK_RESERVE", codes.ResourceExhausted, time.Second)
 )
 
-// Who asks.
+// Who asks, and from where.
 var (
+	HostNotServed = final("HOST_NOT_SERVED", codes.PermissionDenied)
+	OriginRefused = final("ORIGIN_REFUSED", codes.PermissionDenied)
+
 	TokenMissing = final("TOKEN_MISSING", codes.Unauthenticated)
 	TokenInvalid = final("TOKEN_INVALID", codes.Unauthenticated)
 )
@@ -79,6 +86,11 @@ var (
 // The end of a call for other reasons.
 var (
 	Draining = passing("DRAINING", codes.Unavailable, time.Second)
+	// RequestTimeout: the client did not send as fast as a call has to.
+	// CallStalled: it sent faster than its answers are read.
+	RequestTimeout = passing("REQUEST_TIMEOUT", codes.Unavailable, time.Second)
+	CallStalled    = passing("CALL_STALLED", codes.ResourceExhausted, time.Second)
+
 	Canceled = unknown("CANCELED", codes.Canceled)
 	Deadline = unknown("DEADLINE", codes.DeadlineExceeded)
 	Internal = unknown("INTERNAL", codes.Internal)

@@ -13,6 +13,7 @@ import (
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 // maxToken bounds a bearer token, in bytes.
@@ -26,7 +27,14 @@ func (s *Service) ServerOptions(v auth.Verifier) []grpc.ServerOption {
 		grpc.ForceServerCodecV2(Codec(s.opts.MaxFrame, s.opts.MaxResume())),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
+		grpc.UnknownServiceHandler(unknownMethod),
 	}
+}
+
+// unknownMethod answers calls of what is not registered.
+func unknownMethod(_ any, s grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(s)
+	return &refusal{reason: reason.MethodUnknown, message: fmt.Sprintf("there is no method %.200q here: call one of the contract, reprise.v1.ChatService", method)}
 }
 
 // guard stands before every handler.

@@ -184,8 +184,8 @@ func TestRefusals(t *testing.T) {
 
 // TestViolationsFitIntoHeaders: however much is wrong, and whatever the names
 // are, the details stay small enough for clients that take 8 KiB of headers,
-// and say how much they leave out. [A positions list of 1,000 bad entries made
-// 70 KB.]
+// and say how much they leave out. A positions list of 1,000 bad entries made
+// 70 KB.
 func TestViolationsFitIntoHeaders(t *testing.T) {
 	for name, bad := range map[string]string{"short": "a b", "long": strings.Repeat("\u8a9e ", 500), "not UTF-8": strings.Repeat("\xff", 300)} {
 		var positions []*reprisev1.Position
