@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	channelz "google.golang.org/grpc/channelz/service"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -83,16 +83,15 @@ func assemble(o Options, st store.Store) (*Server, error) {
 	})
 	s.service = rpc.New(st, s.rooms, s.sessions, s.attaches, edge)
 	m.gauge("reprise_streams", "Streams that are live.", func() float64 { return float64(s.attaches.Live()) })
-	s.grpc = grpc.NewServer(append(s.service.ServerOptions(o.Verifier), transportOptions(o.Limits, edge)...)...)
+	s.grpc = grpc.NewServer(append(s.service.ServerOptions(), transportOptions(o.Limits)...)...)
 	s.register(s.grpc)
 	if o.Reflection {
-		reflection.Register(s.grpc)
-		channelz.RegisterChannelzServiceToServer(s.grpc)
+		reflection.Register(guarded{s.service.Guard(s.grpc), s.grpc})
 	}
 	var err error
 	s.gateway, err = gateway.New(gateway.Options{
 		Hosts: o.Hosts, Origins: o.Origins, Page: o.Page, Metrics: m.handler(), Ready: s.ready,
-		Register: s.register, ServerOptions: s.service.ServerOptions(o.Verifier),
+		Register: s.register, ServerOptions: s.service.ServerOptions(),
 		MaxRecvBytes: edge.MaxRecv(), Logger: o.Logger,
 	})
 	if err != nil {
@@ -114,6 +113,7 @@ func attachRate(l Limits) int {
 func serviceOptions(o Options) rpc.Options {
 	l := o.Limits
 	return rpc.Options{
+		Verifier: o.Verifier, Open: func(service string) bool { return development(o.Verifier) && isReflection(service) },
 		MaxMessage: l.MessageBytes, MaxFrame: l.FrameBytes, MaxRooms: l.RoomsPerUser,
 		FirstFrame:    10 * time.Second,
 		PublishByUser: limit.NewByKey("events from you", max(0, l.UserPublishes), int(2*max(1, l.UserPublishes))),
@@ -126,10 +126,9 @@ func serviceOptions(o Options) rpc.Options {
 
 // transportOptions bound what a native connection can make the server hold,
 // and find peers that are gone. Every one of them is off or huge by default.
-func transportOptions(l Limits, edge rpc.Options) []grpc.ServerOption {
+func transportOptions(l Limits) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(l.StreamsPerConnection),
-		grpc.MaxRecvMsgSize(edge.MaxRecv()),
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
 		// A peer whose socket takes nothing for 40 s is dead (P6): grpc-go makes
@@ -151,7 +150,23 @@ func LimitGRPCLog(l *slog.Logger) { gateway.LimitGRPCLog(l) }
 
 func (s *Server) register(r grpc.ServiceRegistrar) {
 	s.service.Register(r)
-	grpc_health_v1.RegisterHealthServer(r, s.health)
+	grpc_health_v1.RegisterHealthServer(s.service.Guard(r), s.health)
+}
+
+// guarded is where reflection is registered, behind the guard.
+type guarded struct {
+	grpc.ServiceRegistrar
+	reflection.ServiceInfoProvider
+}
+
+// isReflection says whether a service is one of gRPC's reflection, old or new.
+func isReflection(service string) bool { return strings.HasPrefix(service, "grpc.reflection.") }
+
+// development says whether a verifier believes whatever name a caller gives:
+// then a token keeps nobody from anything.
+func development(v Verifier) bool {
+	_, ok := v.(auth.Development)
+	return ok
 }
 
 func (s *Server) ready() error { return s.store.Writable() }
@@ -185,7 +200,7 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 }
 
 func (s *Server) safe(a net.Addr) error {
-	if _, development := s.opts.Verifier.(auth.Development); !development {
+	if !development(s.opts.Verifier) {
 		return nil
 	}
 	tcp, ok := a.(*net.TCPAddr)

@@ -41,6 +41,7 @@ var (
 	MethodUnknown   = final("METHOD_UNKNOWN", codes.Unimplemented)
 	EncodingUnknown = final("ENCODING_UNKNOWN", codes.Unimplemented)
 	ContentType     = final("CONTENT_TYPE", codes.InvalidArgument)
+	Cardinality     = final("CARDINALITY", codes.Unimplemented)
 )
 
 // Rooms and events.
@@ -71,6 +72,7 @@ var (
 	RateLimited     = passing("RATE_LIMITED", codes.ResourceExhausted, time.Second)
 	TooManyInFlight = passing("TOO_MANY_IN_FLIGHT", codes.ResourceExhausted, time.Second)
 	TooManyCalls    = passing("TOO_MANY_CALLS", codes.ResourceExhausted, 2*time.Second)
+	TooManyStreams  = passing("TOO_MANY_STREAMS", codes.ResourceExhausted, 2*time.Second)
 	DiskReserve     = passing("DISK_RESERVE", codes.ResourceExhausted, time.Second)
 )
 

@@ -2,8 +2,6 @@ package rpc
 
 import (
 	"bytes"
-	"errors"
-	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -12,7 +10,6 @@ import (
 	"pgregory.net/rapid"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
-	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
 // TestLenientKnowsRequests walks through all that clients send: lenient knows
@@ -77,7 +74,9 @@ func TestLenientTakesInvalidUTF8(t *testing.T) {
 	b = protowire.AppendTag(b, 4, protowire.VarintType) // another field 4: unknown
 	b = protowire.AppendVarint(b, 1)
 	m := new(reprisev1.SendMessageRequest)
-	decode(t, m, b)
+	if err := receive(edge(0), m, b, 0); err != nil {
+		t.Fatal(err)
+	}
 	if m.GetRoom() != "\xff" || m.GetText() != "text" {
 		t.Errorf("decoded as %q, %q", m.GetRoom(), m.GetText())
 	}
@@ -106,7 +105,7 @@ func FuzzLenient(f *testing.F) {
 // are, and not copied.
 func TestCodecPassesEventsThrough(t *testing.T) {
 	f := newEventsFrame([]byte("header"), []byte("elements"))
-	out, err := Codec(testMaxFrame, testMaxFrame).Marshal(f)
+	out, err := newCodec(newPlans(8000)).Marshal(f)
 	if err != nil || len(out) != 2 {
 		t.Fatalf("%v, %v", out, err)
 	}
@@ -116,42 +115,9 @@ func TestCodecPassesEventsThrough(t *testing.T) {
 		}
 	}
 	m := &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Heartbeat{Heartbeat: &reprisev1.Heartbeat{}}}
-	out, err = Codec(testMaxFrame, testMaxFrame).Marshal(m)
+	out, err = newCodec(newPlans(8000)).Marshal(m)
 	want, _ := proto.Marshal(m)
 	if err != nil || !bytes.Equal(out.Materialize(), want) {
 		t.Errorf("another message: %x, %v", out.Materialize(), err)
-	}
-}
-
-// TestCodecMarks checks that what cannot be decoded is refused under the
-// request_id that it begins with, however the transport has cut it up.
-func TestCodecMarks(t *testing.T) {
-	id := strings.Repeat("i", 64)
-	frame := &reprisev1.ClientFrame{RequestId: id, Frame: &reprisev1.ClientFrame_SendMessage{
-		SendMessage: &reprisev1.SendMessageRequest{Text: strings.Repeat("x", testMaxFrame)},
-	}}
-	large, err := proto.Marshal(frame)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for want, b := range map[*reason.Reason][]byte{reason.FrameTooLarge: large, reason.Malformed: large[:200]} {
-		for _, cut := range []int{0, 1, 2, 3, 40, 65, 66, 67, 199} {
-			got := &reprisev1.ClientFrame{RequestId: "of before"}
-			decode(t, got, b[:cut], b[cut:])
-			var r *refusal
-			if err := edge(0).checkDecoded(got); !errors.As(err, &r) || r.reason != want {
-				t.Errorf("cut at %d: %v, not %s", cut, err, want.Name())
-			}
-			if got.GetRequestId() != id || got.GetFrame() != nil {
-				t.Errorf("cut at %d: %v", cut, got)
-			}
-		}
-	}
-	// The limit itself is taken.
-	frame.GetSendMessage().Text = frame.GetSendMessage().GetText()[:testMaxFrame-(len(large)-testMaxFrame)]
-	most, _ := proto.Marshal(frame)
-	got := new(reprisev1.ClientFrame)
-	if decode(t, got, most); len(most) != testMaxFrame || edge(0).checkDecoded(got) != nil || !proto.Equal(got, frame) {
-		t.Errorf("a frame of %d bytes is not taken", len(most))
 	}
 }

@@ -20,27 +20,20 @@ import (
 
 // Open implements ChatService.
 func (s *Service) Open(r *reprisev1.OpenRequest, out grpc.ServerStreamingServer[reprisev1.ServerFrame]) error {
-	if err := s.checkDecoded(r); err != nil {
-		return err
-	}
 	a, err := s.open(out.Context(), out, r, "")
+	carriedOut(out.Context())
 	return s.serve(out.Context(), a, err)
 }
 
 // Resume implements ChatService.
 func (s *Service) Resume(r *reprisev1.ResumeRequest, out grpc.ServerStreamingServer[reprisev1.ServerFrame]) error {
-	if err := s.checkDecoded(r); err != nil {
-		return err
-	}
 	a, err := s.resume(out.Context(), out, r, "")
+	carriedOut(out.Context())
 	return s.serve(out.Context(), a, err)
 }
 
 // Tail implements ChatService.
 func (s *Service) Tail(r *reprisev1.TailRequest, out grpc.ServerStreamingServer[reprisev1.ServerFrame]) error {
-	if err := s.checkDecoded(r); err != nil {
-		return err
-	}
 	if err := checkTail(r); err != nil {
 		return err
 	}
@@ -82,9 +75,16 @@ func (s *Service) receive(in grpc.BidiStreamingServer[reprisev1.ClientFrame, rep
 	c := streamCaller(ctx, a)
 	for {
 		f, err := in.Recv()
+		var bad *badFrame
 		switch {
 		case errors.Is(err, io.EOF):
 			return s.wait(ctx, a)
+		case errors.As(err, &bad):
+			if a.Begin() != nil {
+				return s.wait(ctx, a)
+			}
+			a.Reply(bad.fault(bad.requestID))
+			continue
 		case err != nil: // a stream that has gone deaf must not look alive
 			return s.outcome(ctx, err)
 		}
@@ -108,9 +108,6 @@ func (s *Service) attachFirst(ctx context.Context, in grpc.ServerStream, f *repr
 		return nil, firstFrameRefusal("the stream was closed before any frame")
 	}
 	if err != nil {
-		return nil, err
-	}
-	if err := s.checkDecoded(f); err != nil {
 		return nil, err
 	}
 	var v violations

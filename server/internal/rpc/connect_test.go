@@ -14,13 +14,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
-	"github.com/reprise-chat/reprise/server/internal/auth"
 )
 
 // TestNoFirstFrame opens a stream over a real socket and says nothing.
 func TestNoFirstFrame(t *testing.T) {
 	s := edge(20 * time.Millisecond)
-	server := grpc.NewServer(s.ServerOptions(auth.Development{})...)
+	server := grpc.NewServer(s.ServerOptions()...)
 	s.Register(server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -78,11 +77,9 @@ func TestPanicOfAFrame(t *testing.T) {
 	s := edge(0)
 	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer dev:alice"))
 	in := &frames{ctx: ctx, sent: []*reprisev1.ClientFrame{{}}}
-	handler := func(any, grpc.ServerStream) error {
+	err := guard{s, nil}.stream(s.method("reprise.v1.ChatService", "Connect", true), in, func(grpc.ServerStream) error {
 		return s.receive(in, nil) // the bug: there is no attachment
-	}
-	info := &grpc.StreamServerInfo{FullMethod: reprisev1.ChatService_Connect_FullMethodName}
-	err := guard{s, auth.Development{}}.stream(nil, in, info, handler)
+	})
 	if status.Code(err) != codes.Internal {
 		t.Fatalf("the client is told %v", err)
 	}

@@ -25,7 +25,7 @@ func (s *Service) carryOut(ctx context.Context, c caller, f *reprisev1.ClientFra
 			reply(&reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Receipt{Receipt: r}})
 		}
 	}
-	if err := s.checkFrame(f); err != nil {
+	if err := checkFrame(f); err != nil {
 		if name.CheckRequest(id) != nil {
 			id = "" // not to be echoed
 		}
@@ -77,10 +77,7 @@ func (s *Service) bye(ctx context.Context, c caller, b *reprisev1.Bye, reply fun
 }
 
 // checkFrame refuses what no frame after the first may be.
-func (s *Service) checkFrame(f *reprisev1.ClientFrame) error {
-	if err := s.checkDecoded(f); err != nil {
-		return err
-	}
+func checkFrame(f *reprisev1.ClientFrame) error {
 	var v violations
 	v.check("request_id", name.CheckRequest(f.GetRequestId()))
 	if err := v.err(); err != nil {

@@ -1,17 +1,23 @@
 package rpc
 
 import (
+	"context"
+	"encoding/binary"
+	"io"
 	"log/slog"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"pgregory.net/rapid"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/auth"
 	"github.com/reprise-chat/reprise/server/internal/limit"
 )
 
@@ -21,6 +27,7 @@ const testMaxFrame = 1 << 20
 // validation.
 func edge(firstFrame time.Duration) *Service {
 	return New(nil, nil, nil, nil, Options{
+		Verifier:   auth.Development{},
 		MaxMessage: 64 << 10, MaxFrame: testMaxFrame, MaxRooms: 10, FirstFrame: firstFrame,
 		PublishByUser: limit.NewByKey("", 0, 1), PublishByRoom: limit.NewByKey("", 0, 1), MakeByUser: limit.NewByKey("", 0, 1), Attaches: limit.NewGate("", 0, 1, 0),
 		Logger: slog.New(slog.DiscardHandler),
@@ -90,14 +97,73 @@ func scalar(t *rapid.T, fd protoreflect.FieldDescriptor) protoreflect.Value {
 	}
 }
 
-// decode decodes as the server does, from one buffer or several.
-func decode(tb testing.TB, m proto.Message, buffers ...[]byte) {
-	tb.Helper()
-	var data mem.BufferSlice
-	for _, b := range buffers {
-		data = append(data, mem.SliceBuffer(b))
+// wire is a transport's stream that a client has sent these bytes on, cut as
+// they come.
+type wire struct {
+	method      string
+	compression string
+	sent        []byte
+	cut         int // bytes that come at once; 0: all
+	most        int // the largest Read that was asked for
+	taken       int
+	ended       *status.Status
+}
+
+func (w *wire) Method() string               { return w.method }
+func (w *wire) SetHeader(metadata.MD) error  { return nil }
+func (w *wire) SendHeader(metadata.MD) error { return nil }
+func (w *wire) SetTrailer(metadata.MD) error { return nil }
+func (w *wire) RecvCompress() string         { return w.compression }
+
+func (w *wire) WriteStatus(s *status.Status) error {
+	w.ended = s
+	return nil
+}
+
+func (w *wire) ReadMessageHeader(header []byte) error {
+	n := copy(header, w.sent)
+	w.sent = w.sent[n:]
+	switch n {
+	case len(header):
+		return nil
+	case 0:
+		return io.EOF
 	}
-	if err := Codec(testMaxFrame, testMaxFrame).Unmarshal(data, m); err != nil {
-		tb.Fatal(err)
+	return io.ErrUnexpectedEOF
+}
+
+func (w *wire) Read(n int) (mem.BufferSlice, error) {
+	w.most = max(w.most, n)
+	if n > len(w.sent) {
+		return nil, io.ErrUnexpectedEOF
 	}
+	data := w.sent[:n]
+	w.sent, w.taken = w.sent[n:], w.taken+n
+	var out mem.BufferSlice
+	for w.cut > 0 && len(data) > w.cut {
+		out, data = append(out, mem.SliceBuffer(data[:w.cut])), data[w.cut:]
+	}
+	return append(out, mem.SliceBuffer(data)), nil
+}
+
+// message appends a message as gRPC sends it.
+func message(sent []byte, flag byte, b []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(append(sent, flag), uint32(len(b))), b...)
+}
+
+// readerOf returns a reader of what was sent to a method that takes ms.
+func readerOf(s *Service, w *wire, m proto.Message, streams bool) *reader {
+	p := s.plans.plan(m.ProtoReflect().Descriptor())
+	return &reader{
+		service: s, ctx: context.Background(), stream: w,
+		method: &method{name: "/test", plan: p, limit: p.limit(s.opts), streams: streams},
+	}
+}
+
+// receive reads a message as the server does, from one buffer or several.
+func receive(s *Service, m proto.Message, b []byte, cut int) error {
+	_, frame := m.(*reprisev1.ClientFrame)
+	r := readerOf(s, &wire{sent: message(nil, 0, b), cut: cut}, m, frame)
+	defer r.done()
+	return r.next(m)
 }

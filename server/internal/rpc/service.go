@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
@@ -19,6 +20,10 @@ import (
 
 // Options configure a Service. All limits must be set.
 type Options struct {
+	// Verifier says whose token a caller has.
+	Verifier auth.Verifier
+	// Open says which services need no token, beside health; nil: none.
+	Open func(service string) bool
 	// MaxMessage bounds the text or data of an event, in bytes.
 	MaxMessage int
 	// MaxFrame bounds a client frame or request, in bytes.
@@ -46,15 +51,35 @@ type Service struct {
 	sessions *session.Registry
 	attaches *attach.Manager
 	opts     Options
+
+	// What requests may hold while they are read, and decoded until they are
+	// carried out.
+	reading, decoding budget
+	plans             *plans
+	// strangers are the streams that need no token.
+	strangers *limit.Tally
 }
 
 // New returns the service over the core.
 func New(s store.Store, rooms *room.Hub, sessions *session.Registry, attaches *attach.Manager, o Options) *Service {
-	return &Service{store: s, rooms: rooms, sessions: sessions, attaches: attaches, opts: o}
+	return &Service{
+		store: s, rooms: rooms, sessions: sessions, attaches: attaches, opts: o,
+		reading:   newBudget("bytes of requests on their way", o.MaxFrame),
+		decoding:  newBudget("bytes of requests in progress", o.MaxFrame),
+		plans:     newPlans(o.maxPositions()),
+		strangers: limit.NewTally(maxStrangers, maxStrangersPerAddress),
+	}
 }
 
-// Register registers the service.
-func (s *Service) Register(r grpc.ServiceRegistrar) { reprisev1.RegisterChatServiceServer(r, s) }
+// Register registers the service behind the guard.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	reprisev1.RegisterChatServiceServer(s.Guard(r), s)
+}
+
+// isOpen says whether a service needs no token.
+func (s *Service) isOpen(service string) bool {
+	return service == healthpb.Health_ServiceDesc.ServiceName || s.opts.Open != nil && s.opts.Open(service)
+}
 
 // caller is who asks, and for which attachment.
 type caller struct {

@@ -19,23 +19,23 @@ import (
 func validate(s *Service, f *reprisev1.ClientFrame) error {
 	switch w := f.GetFrame().(type) {
 	case *reprisev1.ClientFrame_Open:
-		return errors.Join(s.checkDecoded(f), checkOpen(w.Open, "open."))
+		return checkOpen(w.Open, "open.")
 	case *reprisev1.ClientFrame_Resume:
-		return errors.Join(s.checkDecoded(f), checkResume(w.Resume, "resume.", s.opts.maxPositions()))
+		return checkResume(w.Resume, "resume.", s.opts.maxPositions())
 	case *reprisev1.ClientFrame_SendMessage:
-		return errors.Join(s.checkFrame(f), checkMessage(w.SendMessage, "send_message.", s.opts.MaxMessage))
+		return errors.Join(checkFrame(f), checkMessage(w.SendMessage, "send_message.", s.opts.MaxMessage))
 	case *reprisev1.ClientFrame_SendCustom:
-		return errors.Join(s.checkFrame(f), checkCustom(w.SendCustom, "send_custom.", s.opts.MaxMessage))
+		return errors.Join(checkFrame(f), checkCustom(w.SendCustom, "send_custom.", s.opts.MaxMessage))
 	case *reprisev1.ClientFrame_Ack:
-		return errors.Join(s.checkFrame(f), checkAck(w.Ack, "ack."))
+		return errors.Join(checkFrame(f), checkAck(w.Ack, "ack."))
 	case *reprisev1.ClientFrame_CreateRoom:
-		return errors.Join(s.checkFrame(f), checkCreate(w.CreateRoom, "create_room."))
+		return errors.Join(checkFrame(f), checkCreate(w.CreateRoom, "create_room."))
 	case *reprisev1.ClientFrame_JoinRoom:
-		return errors.Join(s.checkFrame(f), checkJoin(w.JoinRoom, "join_room.", true))
+		return errors.Join(checkFrame(f), checkJoin(w.JoinRoom, "join_room.", true))
 	case *reprisev1.ClientFrame_LeaveRoom:
-		return errors.Join(s.checkFrame(f), checkLeave(w.LeaveRoom, "leave_room."))
+		return errors.Join(checkFrame(f), checkLeave(w.LeaveRoom, "leave_room."))
 	default:
-		return s.checkFrame(f)
+		return checkFrame(f)
 	}
 }
 
@@ -68,8 +68,11 @@ func FuzzClientFrame(f *testing.F) {
 	s := edge(0)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		frame := new(reprisev1.ClientFrame)
-		decode(t, frame, b)
-		if err := validate(s, frame); err != nil {
+		err := receive(s, frame, b, 7)
+		if err == nil {
+			err = validate(s, frame)
+		}
+		if err != nil {
 			checkRefusal(t, err)
 			return
 		}
@@ -79,7 +82,7 @@ func FuzzClientFrame(f *testing.F) {
 			t.Fatalf("valid, but: %v", err)
 		}
 		second := new(reprisev1.ClientFrame)
-		if decode(t, second, again); !proto.Equal(frame, second) || validate(s, second) != nil {
+		if err := receive(s, second, again, 0); err != nil || !proto.Equal(frame, second) || validate(s, second) != nil {
 			t.Fatalf("%v comes back as %v, %v", frame, second, validate(s, second))
 		}
 	})
@@ -124,9 +127,13 @@ func FuzzPositions(f *testing.F) {
 		}
 		f.Add(b, byte(3))
 	}
+	s := edge(0)
 	f.Fuzz(func(t *testing.T, b []byte, bound byte) {
 		r := new(reprisev1.AckRequest)
-		decode(t, r, b)
+		if err := receive(s, r, b, 0); err != nil {
+			checkRefusal(t, err)
+			return
+		}
 		var v violations
 		v.positions(r.GetPositions(), int(bound))
 		if err := v.err(); err != nil {
