@@ -75,7 +75,7 @@ func (s *Service) receive(in grpc.BidiStreamingServer[reprisev1.ClientFrame, rep
 	c := streamCaller(ctx, a)
 	for {
 		f, err := in.Recv()
-		var bad *badFrame
+		var bad *badFrameError
 		switch {
 		case errors.Is(err, io.EOF):
 			return s.wait(ctx, a)

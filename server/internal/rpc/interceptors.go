@@ -110,7 +110,7 @@ func (g guard) stream(about *method, in grpc.ServerStream, handle func(grpc.Serv
 	if about.open {
 		address := addressOf(ctx)
 		if !s.strangers.Take(address) {
-			return tooManyStreams
+			return errTooManyStreams
 		}
 		defer s.strangers.Give(address)
 	}
@@ -145,7 +145,7 @@ type identified struct {
 // Context implements grpc.ServerStream.
 func (s *identified) Context() context.Context { return s.ctx }
 
-// RecvMsg implements grpc.ServerStream. The error may be a *badFrame.
+// RecvMsg implements grpc.ServerStream. The error may be a *badFrameError.
 func (s *identified) RecvMsg(m any) error {
 	if s.reader.method.streams {
 		return s.reader.next(m.(proto.Message))
@@ -169,8 +169,8 @@ const (
 	maxStrangersPerAddress = 32
 )
 
-// tooManyStreams answers a stream beyond that.
-var tooManyStreams = &refusal{
+// errTooManyStreams answers a stream beyond that.
+var errTooManyStreams = &refusal{
 	reason:  reason.TooManyStreams,
 	message: "too many streams without a token are open: end one, or try again later",
 }

@@ -79,14 +79,14 @@ func (s *Service) newReader(ctx context.Context, m *method) *reader {
 	return &reader{service: s, method: m, ctx: ctx, stream: stream, flow: limit.FlowOf(ctx)}
 }
 
-// badFrame is why a frame is refused. Its stream goes on.
-type badFrame struct {
+// badFrameError is why a frame is refused. Its stream goes on.
+type badFrameError struct {
 	*refusal
 	requestID string // empty if it has none that can be echoed
 }
 
 // Unwrap has a bad frame be its refusal where its stream cannot go on.
-func (f *badFrame) Unwrap() error { return f.refusal }
+func (f *badFrameError) Unwrap() error { return f.refusal }
 
 // done gives back what the last message held of the budgets.
 func (r *reader) done() { r.decoded.Release() }
@@ -117,7 +117,7 @@ func cardinality(what string) error {
 }
 
 // next reads the next message into m. The error is io.EOF at the end, a
-// *badFrame if the client streams and may go on, or what the call ends with.
+// *badFrameError if the client streams and may go on, or what the call ends with.
 func (r *reader) next(m proto.Message) error {
 	r.done()
 	if r.stream == nil {
@@ -273,7 +273,7 @@ func (r *reader) refused(head []byte, why error) error {
 	if !r.method.streams || !ok {
 		return why
 	}
-	return &badFrame{refusal, requestID(head)}
+	return &badFrameError{refusal, requestID(head)}
 }
 
 // requestID returns the request_id that a frame begins with, so that a Fault

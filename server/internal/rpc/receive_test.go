@@ -80,7 +80,7 @@ func TestBadFrames(t *testing.T) {
 			w := &wire{compression: c.compression, sent: message(message(nil, c.flag, c.b), 0, encoded(t, good)), cut: cut}
 			got := new(reprisev1.ClientFrame)
 			r := readerOf(edge(0), w, got, true)
-			var bad *badFrame
+			var bad *badFrameError
 			if err := r.next(got); !errors.As(err, &bad) || bad.reason.Name() != c.reason || bad.requestID != c.id {
 				t.Fatalf("%s, cut at %d: %v", c.reason, cut, err)
 			}
@@ -163,7 +163,7 @@ func TestBudgets(t *testing.T) {
 	if used := s.decoding.Used(); used < 60<<10 || used > 70<<10 {
 		t.Errorf("a text of 60 KiB counts as %d bytes", used)
 	}
-	var bad *badFrame
+	var bad *badFrameError
 	if err := receive(s, got, sent[prefixLen:], 0); !errors.As(err, &bad) || bad.reason != reason.RateLimited || bad.retry <= 0 {
 		t.Fatalf("beyond the budget: %v", err)
 	}

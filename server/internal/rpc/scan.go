@@ -29,16 +29,8 @@ func (p *plan) scan(b []byte, depth int) (cost int, err error) {
 	var once uint64
 	cost = p.size
 	for len(b) > 0 {
-		tag, n := uint64(b[0]), 1
-		if tag >= 0x80 {
-			if tag, n = protowire.ConsumeVarint(b); n < 0 {
-				return 0, errMalformed
-			}
-		}
-		b = b[n:]
-		num, typ := tag>>3, protowire.Type(tag&7)
-		value, n := consumeValue(protowire.Number(num), typ, b)
-		if n < 0 || num == 0 || num > uint64(protowire.MaxValidNumber) {
+		num, typ, value, n := consumeRecord(b)
+		if n < 0 {
 			return 0, errMalformed
 		}
 		b = b[n:]
@@ -103,16 +95,30 @@ func (f *fieldPlan) count(typ protowire.Type, value []byte) int {
 	return k
 }
 
-// consumeValue returns the bytes of a value, without their length if it has
-// one, and how long it is with it; less than 0 if it is malformed.
-func consumeValue(num protowire.Number, typ protowire.Type, b []byte) (value []byte, n int) {
+// consumeRecord returns a field's number, its type, its value without the
+// length if that has one, and how long all of it is; less than 0 if it is
+// malformed.
+func consumeRecord(b []byte) (num uint64, typ protowire.Type, value []byte, n int) {
+	tag, n := uint64(b[0]), 1
+	if tag >= 0x80 {
+		if tag, n = protowire.ConsumeVarint(b); n < 0 {
+			return 0, 0, nil, n
+		}
+	}
+	num, typ = tag>>3, protowire.Type(tag&7)
+	if num == 0 || num > uint64(protowire.MaxValidNumber) {
+		return 0, 0, nil, -1
+	}
+	var k int
 	if typ == protowire.BytesType {
-		return protowire.ConsumeBytes(b)
+		value, k = protowire.ConsumeBytes(b[n:])
+	} else if k = protowire.ConsumeFieldValue(protowire.Number(num), typ, b[n:]); k >= 0 {
+		value = b[n : n+k]
 	}
-	if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
-		return nil, n
+	if k < 0 {
+		return 0, 0, nil, k
 	}
-	return b[:n], n
+	return num, typ, value, n + k
 }
 
 // within says where in a message an error of a nested one is.
