@@ -8,7 +8,7 @@ import (
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	reflectionalpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha" //nolint:staticcheck // older clients ask by it
+	reflectionalpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -54,7 +54,8 @@ func TestEveryListHasABound(t *testing.T) {
 	}
 	for _, m := range []proto.Message{
 		&healthpb.HealthCheckRequest{}, &healthpb.HealthListRequest{},
-		&reflectionpb.ServerReflectionRequest{}, &reflectionalpha.ServerReflectionRequest{},
+		&reflectionpb.ServerReflectionRequest{},
+		&reflectionalpha.ServerReflectionRequest{}, //nolint:staticcheck // older clients ask by it
 	} {
 		walk(m.ProtoReflect().Descriptor(), 0)
 	}
