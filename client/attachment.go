@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -33,6 +34,7 @@ var errLost = errors.New("reprise: the stream was lost")
 // attachment is one live stream that speaks for the session.
 type attachment struct {
 	// Static.
+	number  uint64 // of those of this client, rising
 	conn    *conn
 	rpc     grpc.BidiStreamingClient[reprisev1.ClientFrame, reprisev1.ServerFrame]
 	ctx     context.Context // the stream's; its cause is why the client ended it
@@ -60,9 +62,10 @@ type attachment struct {
 	bye   chan *reprisev1.Bye
 
 	// For the supervisor.
-	drain chan *reprisev1.Drain // capacity 1
-	done  chan struct{}         // closed when nothing more is read; err is set before
-	err   error
+	progress atomic.Bool           // something came after the Welcome
+	drain    chan *reprisev1.Drain // capacity 1
+	done     chan struct{}         // closed when nothing more is read; err is set before
+	err      error
 
 	mu       sync.Mutex
 	waiters  map[string]chan<- answer
@@ -126,6 +129,7 @@ func (a *attachment) readFrames() error {
 			return errorOf(err)
 		}
 		a.seen()
+		a.progress.Store(true)
 		if err := a.take(f); err != nil {
 			return err
 		}

@@ -27,6 +27,14 @@ func upTo(d time.Duration) time.Duration {
 	return rand.N(d + 1)
 }
 
+// round makes a duration fit to be read.
+func round(d time.Duration) time.Duration {
+	if d > time.Second {
+		return d.Round(100 * time.Millisecond)
+	}
+	return d.Round(time.Millisecond)
+}
+
 // sleep waits for d or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {

@@ -3,8 +3,8 @@ package reprise
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
-	"math"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 )
@@ -24,7 +24,7 @@ func (c *Client) call(ctx context.Context, f func(context.Context, reprisev1.Cha
 		return err
 	}
 	err = errorOf(f(ctx, conn.chat))
-	if isTransport(err) {
+	if isNetwork(err) && ctx.Err() == nil {
 		conn.retire(true)
 	}
 	return err
@@ -39,23 +39,26 @@ func (c *Client) read(ctx context.Context, f func(context.Context, reprisev1.Cha
 		switch {
 		case errors.Is(err, ErrUnauthenticated) && !refreshed:
 			refreshed = true
-		case isTransport(err) && attempt < len(c.cfg.Addresses):
+		case isNetwork(err) && ctx.Err() == nil && attempt < len(c.cfg.Addresses):
 		default:
 			return err
 		}
 	}
 }
 
-// change makes a call that speaks for the attachment, if Run is running. One
-// that was refused because the attachment had been replaced has changed
-// nothing, and is made again for the new one.
-func (c *Client) change(ctx context.Context, f func(context.Context, reprisev1.ChatServiceClient, *reprisev1.Via) error) error {
+// change makes a call that speaks for the attachment, if Run is running, until
+// a server has answered it for good or ctx ends, at each address. One that was
+// refused because the attachment had been replaced has changed nothing, and is
+// made again for the new one. Unclear reports that an attempt before the last
+// one may have succeeded without an answer.
+func (c *Client) change(ctx context.Context, f func(context.Context, reprisev1.ChatServiceClient, *reprisev1.Via) error) (unclear bool, err error) {
 	var replaced *attachment
-	refreshed := false
+	var last error
+	t := tries{c: c}
 	for {
 		a, err := c.attached(ctx, replaced)
 		if err != nil {
-			return err
+			return unclear, errors.Join(err, last)
 		}
 		var via *reprisev1.Via
 		if a != nil {
@@ -65,39 +68,77 @@ func (c *Client) change(ctx context.Context, f func(context.Context, reprisev1.C
 			return f(ctx, chat, via)
 		})
 		switch {
-		case a != nil && (reasonOf(err) == "FENCED" || reasonOf(err) == "NOT_ATTACHED"):
-			replaced = a
-		case errors.Is(err, ErrUnauthenticated) && !refreshed:
-			refreshed = true
-		default:
-			return err
+		case err == nil || errors.Is(err, ErrClosed):
+			return unclear, err
+		case ctx.Err() != nil:
+			return unclear, errors.Join(ctx.Err(), last)
+		case a != nil && isReplaced(err):
+			replaced, last = a, err
+			continue
 		}
+		if end := t.again(ctx, err); end != nil {
+			if !isFinal(err) {
+				end = errors.Join(end, err)
+			}
+			return unclear, end
+		}
+		last = err
+		unclear = unclear || isNetwork(err)
 	}
 }
 
 // Join makes the user a member of a room; a room that does not exist is
 // created open. While Run is running the room and, first, its newest history
-// events (at most 1000) are delivered to the handler. Joining twice changes
-// nothing.
+// events (at most 1000) are delivered to the handler. Without Run there is
+// nobody to show history to: then it is to be 0, or the error is ErrNotRunning.
+// (A room to be in from the start is one of [Config.Rooms].) Joining twice
+// changes nothing.
+//
+// Join, Leave and Create are retried, at each address, until a server has
+// answered for good (an [*Error]) or ctx ends; then the error is ctx's, joined
+// with the last failure.
 func (c *Client) Join(ctx context.Context, room string, history uint32) (*Room, error) {
+	if err := checkName("room", room); err != nil {
+		return nil, err
+	}
+	if err := checkAtMost("history", uint64(history), maxHistory); err != nil {
+		return nil, err
+	}
+	if history > 0 && !c.isRunning() {
+		return nil, fmt.Errorf("%w: the history of %s would be shown to nobody (see Config.Rooms, or give 0)", ErrNotRunning, room)
+	}
 	var joined *reprisev1.JoinRoomResponse
-	err := c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) (err error) {
-		request := &reprisev1.JoinRoomRequest{Via: via, Room: room}
-		if via != nil {
-			request.History = history // without an attachment there is nobody to show it to
-		}
-		joined, err = chat.JoinRoom(ctx, request)
+	_, err := c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) (err error) {
+		joined, err = join(ctx, chat, via, room, history)
 		return err
 	})
 	return joined.GetRoom(), err
 }
 
-// Leave ends the user's membership of a room.
+func join(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via, room string, history uint32) (*reprisev1.JoinRoomResponse, error) {
+	if via == nil && history > 0 {
+		return nil, ErrNotRunning // it has ended meanwhile
+	}
+	joined, err := chat.JoinRoom(ctx, &reprisev1.JoinRoomRequest{Via: via, Room: room, History: history})
+	if err == nil && joined.GetRoom().GetName() != room {
+		err = fmt.Errorf("%w: an answer about %q", ErrProtocol, joined.GetRoom().GetName()) // not a server's
+	}
+	return joined, err
+}
+
+// Leave ends the user's membership of a room. It is retried as [Client.Join].
 func (c *Client) Leave(ctx context.Context, room string) error {
-	return c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) error {
+	if err := checkName("room", room); err != nil {
+		return err
+	}
+	unclear, err := c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) error {
 		_, err := chat.LeaveRoom(ctx, &reprisev1.LeaveRoomRequest{Via: via, Room: room})
 		return err
 	})
+	if unclear && errors.Is(err, ErrRoomNotFound) {
+		return nil // that is what an attempt before has done, or nothing was to do
+	}
+	return err
 }
 
 // CreateOptions describe a room to be created.
@@ -112,24 +153,36 @@ type CreateOptions struct {
 	Retention *Retention
 }
 
-// Create creates a room with the user as its first member.
+// Create creates a room with the user as its first member. It is retried as
+// [Client.Join]. If an attempt had no answer and the next one is told that the
+// room exists, the error is an [*UnknownOutcomeError] that is ErrRoomExists:
+// GetRoom then says whether it is the user's.
 func (c *Client) Create(ctx context.Context, room string, opts CreateOptions) (*Room, error) {
+	if err := opts.check(room); err != nil {
+		return nil, err
+	}
 	access := reprisev1.RoomAccess_ROOM_ACCESS_OPEN
 	if opts.Private {
 		access = reprisev1.RoomAccess_ROOM_ACCESS_PRIVATE
 	}
 	var created *reprisev1.CreateRoomResponse
-	err := c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) (err error) {
+	unclear, err := c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) (err error) {
 		created, err = chat.CreateRoom(ctx, &reprisev1.CreateRoomRequest{
 			Via: via, Room: room, Title: opts.Title, Access: access, Members: opts.Members, Retention: opts.Retention,
 		})
 		return err
 	})
+	if unclear && errors.Is(err, ErrRoomExists) {
+		err = &UnknownOutcomeError{Room: room, Err: err}
+	}
 	return created.GetRoom(), err
 }
 
 // GetRoom returns one of the user's rooms.
 func (c *Client) GetRoom(ctx context.Context, room string) (*Room, error) {
+	if err := checkName("room", room); err != nil {
+		return nil, err
+	}
 	var got *reprisev1.GetRoomResponse
 	err := c.read(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) (err error) {
 		got, err = chat.GetRoom(ctx, &reprisev1.GetRoomRequest{Room: room})
@@ -155,6 +208,9 @@ func (c *Client) ListRooms(ctx context.Context) iter.Seq2[*Room, error] {
 // fetching page after page. It ends after the first error.
 func (c *Client) ListMembers(ctx context.Context, room string) iter.Seq2[*Member, error] {
 	return pages(func(token string) ([]*Member, string, error) {
+		if err := checkName("room", room); err != nil {
+			return nil, "", err
+		}
 		var page *reprisev1.ListMembersResponse
 		err := c.read(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) (err error) {
 			page, err = chat.ListMembers(ctx, &reprisev1.ListMembersRequest{Room: room, PageSize: pageSize, PageToken: token})
@@ -212,10 +268,16 @@ type Page struct {
 
 // ListEvents returns part of a room's log, without a session.
 func (c *Client) ListEvents(ctx context.Context, room string, r Range) (Page, error) {
+	if err := checkName("room", room); err != nil {
+		return Page{}, err
+	}
+	if r.Limit < 0 || r.Limit > maxList {
+		return Page{}, invalid("limit", "must be 0 to %d, is %d", maxList, r.Limit)
+	}
 	var list *reprisev1.ListEventsResponse
 	err := c.read(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) (err error) {
 		list, err = chat.ListEvents(ctx, &reprisev1.ListEventsRequest{
-			Room: room, After: r.After, Before: r.Before, Limit: int32(min(r.Limit, math.MaxInt32)), Newest: r.Newest,
+			Room: room, After: r.After, Before: r.Before, Limit: int32(r.Limit), Newest: r.Newest,
 		})
 		return err
 	})
@@ -248,7 +310,10 @@ func (c *Client) ListSessions(ctx context.Context) ([]*Session, error) {
 // EndSession ends one of the user's sessions: its positions are forgotten, a
 // live stream of it ends.
 func (c *Client) EndSession(ctx context.Context, id string) error {
-	return c.call(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) error {
+	if err := checkText("session_id", id, 1, maxID); err != nil {
+		return err
+	}
+	return c.read(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) error {
 		_, err := chat.EndSession(ctx, &reprisev1.EndSessionRequest{SessionId: id})
 		return err
 	})

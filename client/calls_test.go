@@ -54,8 +54,11 @@ func TestCallsSpeakForTheAttachment(t *testing.T) {
 			}
 			return &reprisev1.JoinRoomResponse{Room: &reprisev1.Room{Name: r.GetRoom()}}, nil
 		}
-		if _, err := c.Join(t.Context(), "a", 5); err != nil { // without Run there is nobody to show history to
+		if _, err := c.Join(t.Context(), "a", 0); err != nil {
 			t.Error(err)
+		}
+		if _, err := c.Join(t.Context(), "a", 5); !errors.Is(err, ErrNotRunning) { // nobody to show history to
+			t.Errorf("history without Run: %v", err)
 		}
 		start(t, c, &recorder{})
 		done := make(chan struct{})

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"google.golang.org/grpc/metadata"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 )
 
 // Client is one running program's connection to Reprise. Its methods are safe
@@ -28,7 +30,9 @@ type Client struct {
 	fenced     bool
 	book       *ledger
 	attachment *attachment
-	changed    chan struct{} // closed, and replaced, when something above changes
+	attaches   uint64            // so far
+	limits     *reprisev1.Limits // of the last Welcome; nil if nothing is known
+	changed    chan struct{}     // closed, and replaced, when something above changes
 }
 
 // New returns a Client, without connecting.
@@ -53,8 +57,11 @@ func New(cfg Config) (*Client, error) {
 // saved and acknowledged, and returns nil), h returns an error (returned,
 // wrapped), or something happens that trying again would not cure: ErrFenced,
 // ErrSessionHeld, ErrUnauthenticated (with a token fetched anew),
-// ErrPermissionDenied, ErrInvalid, an unimplemented method, or an error of the
-// position store.
+// ErrPermissionDenied, ErrInvalid, ErrTooManySessions, an unimplemented method,
+// a room of Config.Rooms that cannot be joined, or an error of the position
+// store. Only a Reprise server's own answer ends it: whatever else comes back (a
+// proxy's error, a captive portal's page, a certificate that is not trusted) is
+// in State.Err and in the log, and is tried again.
 //
 // One Run at a time; another may follow, and goes on where the one before
 // ended.
@@ -125,11 +132,36 @@ func (c *Client) setBook(book *ledger) {
 	c.book = book
 }
 
+// setAttachment makes a the one to speak through, unless a newer one is.
 func (c *Client) setAttachment(a *attachment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if a != nil && c.attachment != nil && c.attachment.number > a.number {
+		return
+	}
 	c.attachment = a
 	c.wake()
+}
+
+// welcomed notes what a server says of itself, and numbers its attachment.
+func (c *Client) welcomed(a *attachment) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.attaches++
+	a.number = c.attaches
+	c.limits = a.welcome.GetLimits()
+}
+
+func (c *Client) knownLimits() *reprisev1.Limits {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.limits
+}
+
+func (c *Client) isRunning() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running
 }
 
 // wake tells everybody in attached to look again. Called with mu held.
@@ -175,6 +207,9 @@ func (c *Client) authorize(ctx context.Context) (context.Context, error) {
 	token, err := c.cfg.Token(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reprise: getting a token: %w", err)
+	}
+	if err := checkToken(token); err != nil {
+		return nil, err
 	}
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), nil
 }

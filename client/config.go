@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -39,17 +41,25 @@ type Config struct {
 	// Token returns the credential that is sent as "authorization: Bearer
 	// ...". It is called at each attempt and for each call, possibly
 	// concurrently, so it should cache. If it fails, the attempt fails and is
-	// made again. Nil sends none.
+	// made again; if it returns what cannot be sent (anything but printable
+	// ASCII), Run and the call end with ErrInvalid. Nil sends none.
 	Token func(context.Context) (string, error)
 	// Positions keeps the session and the positions. Nil keeps them in
 	// memory. A store serves one Client at a time.
 	Positions PositionStore
 	// Logger gets what happens to the connection, never texts, tokens or
-	// resume keys. Nil logs nothing.
+	// resume keys: at Warn what a person may have to mend, at Info and Debug
+	// the rest. Nil writes what is at least Warn to standard error;
+	// slog.New(slog.DiscardHandler) is silent.
 	Logger *slog.Logger
 
+	// Rooms are the rooms to be in: Run joins them, with History, when it is
+	// first attached, before anything is sent. A room that the user cannot
+	// join ends Run. Who leaves one stays out of it until the next Run.
+	Rooms []string
 	// History is how many of the newest events of each room a new session
-	// starts with, at most 1000. A resumed session has its positions instead.
+	// starts with, and how many come with a room that Run joins, at most 1000.
+	// A resumed session has its positions instead.
 	History uint32
 	// Focus names rooms to deliver first, at most 100.
 	Focus []string
@@ -119,6 +129,9 @@ func (c Config) withDefaults() (Config, error) {
 			}
 		}
 	}
+	if err := c.check(); err != nil {
+		return c, err
+	}
 	if c.BackoffMin < 0 || c.BackoffMax < 0 {
 		return c, errors.New("reprise: Config.BackoffMin and BackoffMax must not be negative")
 	}
@@ -135,9 +148,20 @@ func (c Config) withDefaults() (Config, error) {
 		c.Positions = NewMemoryStore()
 	}
 	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+		c.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
 	return c, nil
+}
+
+// check checks what would be refused at each attempt.
+func (c *Config) check() error {
+	if err := checkNames("rooms", c.Rooms, math.MaxInt); err != nil {
+		return err
+	}
+	if err := checkNames("focus", c.Focus, maxFocus); err != nil {
+		return err
+	}
+	return checkAtMost("history", uint64(c.History), maxHistory)
 }
 
 // IsLoopback reports whether a gRPC target surely stays on this machine: New

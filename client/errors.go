@@ -20,6 +20,8 @@ var (
 	ErrClosed = errors.New("reprise: client is closed")
 	// ErrRunning: Run was called while it is running.
 	ErrRunning = errors.New("reprise: Run is already running")
+	// ErrNotRunning: the call needs Run to be running.
+	ErrNotRunning = errors.New("reprise: Run is not running")
 	// ErrFenced: another client has taken the session over. Run never resumes
 	// by itself then; calling it again takes the session back or forks it, as
 	// Config.Takeover says. Until then nothing is sent.
@@ -31,7 +33,8 @@ var (
 	ErrUnauthenticated = errors.New("reprise: the token is not accepted")
 	// ErrPermissionDenied: the user may not do this.
 	ErrPermissionDenied = errors.New("reprise: permission denied")
-	// ErrInvalid: a value is outside its bounds; Error.Fields says which.
+	// ErrInvalid: a value is outside its bounds; Error.Fields says which. Most
+	// of these are found before anything is sent.
 	ErrInvalid = errors.New("reprise: invalid argument")
 	// ErrRoomNotFound: there is no such room, or the user is not a member.
 	ErrRoomNotFound = errors.New("reprise: no such room, or not a member of it")
@@ -39,6 +42,14 @@ var (
 	ErrRoomExists = errors.New("reprise: room exists already")
 	// ErrSessionNotFound: the user has no such session.
 	ErrSessionNotFound = errors.New("reprise: no such session")
+	// ErrTooManySessions: the user has as many sessions attached as the server
+	// allows; end one.
+	ErrTooManySessions = errors.New("reprise: the user has too many sessions attached")
+	// ErrTooManyRooms: the user is in as many rooms as the server allows; leave
+	// one.
+	ErrTooManyRooms = errors.New("reprise: the user is in too many rooms")
+	// ErrTooLarge: the request has more bytes than the server takes.
+	ErrTooLarge = errors.New("reprise: larger than the server takes")
 	// ErrClientIDReused: the client id was used for something else before.
 	ErrClientIDReused = errors.New("reprise: client id was used for another event")
 	// ErrProtocol: the server broke the protocol, for example with a hole
@@ -50,7 +61,11 @@ var (
 	ErrStoreLocked = errors.New("reprise: position file is in use by another process")
 )
 
-// Error is what a server answered instead of doing what was asked.
+// Error is what was answered instead of doing what was asked: by a Reprise
+// server, or by something on the way to it (a proxy, a captive portal, gRPC
+// itself), which has no say in the matter: then Reason is empty, it matches
+// none of ErrUnauthenticated, ErrPermissionDenied and ErrInvalid, and what was
+// asked is asked again.
 type Error struct {
 	// Code is the canonical gRPC code.
 	Code codes.Code
@@ -96,8 +111,23 @@ func (e *Error) Is(target error) bool {
 		return target == ErrRoomExists
 	case "SESSION_NOT_FOUND":
 		return target == ErrSessionNotFound
+	case "TOO_MANY_SESSIONS":
+		return target == ErrTooManySessions
+	case "TOO_MANY_ROOMS":
+		return target == ErrTooManyRooms
+	case "FRAME_TOO_LARGE":
+		return target == ErrTooLarge
 	case "CLIENT_ID_REUSED":
 		return target == ErrClientIDReused
+	}
+	switch e.Code {
+	case codes.Canceled:
+		return target == context.Canceled
+	case codes.DeadlineExceeded:
+		return target == context.DeadlineExceeded
+	}
+	if e.Reason == "" {
+		return false
 	}
 	switch e.Code {
 	case codes.Unauthenticated:
@@ -106,17 +136,52 @@ func (e *Error) Is(target error) bool {
 		return target == ErrPermissionDenied
 	case codes.InvalidArgument:
 		return target == ErrInvalid
-	case codes.Canceled:
-		return target == context.Canceled
-	case codes.DeadlineExceeded:
-		return target == context.DeadlineExceeded
 	}
 	return false
 }
 
+// fromServer reports whether a Reprise server has answered, and not something
+// on the way to it.
+func (e *Error) fromServer() bool { return e.Reason != "" }
+
+// isFinal reports whether asking again would get the same answer. Only a
+// server's own answer can be.
+func isFinal(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) || !e.fromServer() {
+		return errors.Is(err, ErrInvalid) || errors.Is(err, ErrNotRunning)
+	}
+	switch e.Code {
+	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied,
+		codes.Unauthenticated, codes.Unimplemented, codes.FailedPrecondition, codes.OutOfRange, codes.DataLoss:
+		return true
+	case codes.ResourceExhausted: // a server says when waiting cures it
+		return e.RetryAfter == 0
+	}
+	return false
+}
+
+// isNetwork reports whether an attempt failed for want of an answer by a
+// server, so that another address should be tried.
+func isNetwork(err error) bool {
+	var e *Error
+	return errors.Is(err, errAttachTimeout) || errors.As(err, &e) && (!e.fromServer() || e.Code == codes.Unavailable)
+}
+
+// invalid is the error for a value that no server would take.
+func invalid(field, format string, args ...any) *Error {
+	description := fmt.Sprintf(format, args...)
+	return &Error{
+		Code: codes.InvalidArgument, Reason: "INVALID_FIELD", Message: field + " " + description,
+		Fields: []FieldViolation{{Field: field, Description: description}},
+	}
+}
+
 // UnknownOutcomeError is returned by a send whose context ended before the
 // server had answered: the event may or may not exist. Sending again with the
-// same client id is safe and tells.
+// same client id is safe and tells. [Client.Create] returns it, without a client
+// id, when the room exists and it cannot know whether an attempt before, whose
+// answer was lost, has made it.
 type UnknownOutcomeError struct {
 	Room     string
 	ClientID string
@@ -126,13 +191,20 @@ type UnknownOutcomeError struct {
 
 // Error implements error.
 func (e *UnknownOutcomeError) Error() string {
+	if e.ClientID == "" {
+		return fmt.Sprintf("reprise: whether this call has made the room %s is not known: %v", e.Room, e.Err)
+	}
 	return fmt.Sprintf("reprise: send to %s has no answer yet (client id %s; sending again with it is safe): %v", e.Room, e.ClientID, e.Err)
 }
 
 // Unwrap returns Err.
 func (e *UnknownOutcomeError) Unwrap() error { return e.Err }
 
-// errorOf turns what gRPC returned into an *Error; nil stays nil.
+// errorDomain is the ErrorInfo.domain of every answer of a Reprise server.
+const errorDomain = "reprise.chat"
+
+// errorOf turns what gRPC returned into an *Error; nil stays nil. What else is
+// in an answer counts only if it is a server's.
 func errorOf(err error) error {
 	if err == nil {
 		return nil
@@ -142,10 +214,17 @@ func errorOf(err error) error {
 		return err
 	}
 	e := &Error{Code: s.Code(), Message: s.Message()}
-	for _, detail := range s.Details() {
-		switch d := detail.(type) {
-		case *errdetails.ErrorInfo:
+	details := s.Details()
+	for _, detail := range details {
+		if d, ok := detail.(*errdetails.ErrorInfo); ok && d.GetDomain() == errorDomain {
 			e.Reason = d.GetReason()
+		}
+	}
+	if !e.fromServer() {
+		return e
+	}
+	for _, detail := range details {
+		switch d := detail.(type) {
 		case *errdetails.RetryInfo:
 			e.RetryAfter = d.GetRetryDelay().AsDuration()
 		case *errdetails.BadRequest:
@@ -164,6 +243,9 @@ func errorOfFault(f *reprisev1.Fault) *Error {
 		Reason:     f.GetReason(),
 		Message:    f.GetMessage(),
 		RetryAfter: f.GetRetryAfter().AsDuration(),
+	}
+	if e.Reason == "" {
+		e.Reason = "UNSPECIFIED" // a frame of an attached stream can only be the server's
 	}
 	for _, v := range f.GetFields() {
 		e.Fields = append(e.Fields, FieldViolation{Field: v.GetField(), Description: v.GetDescription()})

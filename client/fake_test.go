@@ -33,6 +33,8 @@ type fake struct {
 
 	sendMessage func(context.Context, *reprisev1.SendMessageRequest) (*reprisev1.SendMessageResponse, error)
 	joinRoom    func(context.Context, *reprisev1.JoinRoomRequest) (*reprisev1.JoinRoomResponse, error)
+	leaveRoom   func(context.Context, *reprisev1.LeaveRoomRequest) (*reprisev1.LeaveRoomResponse, error)
+	createRoom  func(context.Context, *reprisev1.CreateRoomRequest) (*reprisev1.CreateRoomResponse, error)
 	listEvents  func(context.Context, *reprisev1.ListEventsRequest) (*reprisev1.ListEventsResponse, error)
 	listRooms   func(context.Context, *reprisev1.ListRoomsRequest) (*reprisev1.ListRoomsResponse, error)
 	tail        func(*reprisev1.TailRequest, grpc.ServerStreamingServer[reprisev1.ServerFrame]) error
@@ -117,7 +119,7 @@ func (f *fake) config(names ...string) Config {
 	for _, name := range names {
 		cfg.Addresses = append(cfg.Addresses, "passthrough:///"+name)
 	}
-	cfg.Insecure = true
+	cfg.Insecure, cfg.Logger = true, slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
 		cfg.Logger = slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -194,6 +196,14 @@ func (f *fake) SendMessage(ctx context.Context, r *reprisev1.SendMessageRequest)
 
 func (f *fake) JoinRoom(ctx context.Context, r *reprisev1.JoinRoomRequest) (*reprisev1.JoinRoomResponse, error) {
 	return f.joinRoom(ctx, r)
+}
+
+func (f *fake) LeaveRoom(ctx context.Context, r *reprisev1.LeaveRoomRequest) (*reprisev1.LeaveRoomResponse, error) {
+	return f.leaveRoom(ctx, r)
+}
+
+func (f *fake) CreateRoom(ctx context.Context, r *reprisev1.CreateRoomRequest) (*reprisev1.CreateRoomResponse, error) {
+	return f.createRoom(ctx, r)
 }
 
 func (f *fake) ListEvents(ctx context.Context, r *reprisev1.ListEventsRequest) (*reprisev1.ListEventsResponse, error) {

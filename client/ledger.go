@@ -16,8 +16,6 @@ const (
 	// maxAckRuns bounds what is remembered of acknowledgements that are in no
 	// checkpoint; further ones merge.
 	maxAckRuns = 64
-	// maxAckPositions is how many positions one acknowledgement may carry.
-	maxAckPositions = 1000
 )
 
 // ledger is what a client holds: its session, and for each room what was

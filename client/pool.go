@@ -1,6 +1,7 @@
 package reprise
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -17,17 +18,22 @@ const (
 	dialTimeout      = 10 * time.Second
 	keepaliveTime    = 30 * time.Second // servers allow one ping in 5 s
 	keepaliveTimeout = 10 * time.Second
+	// maxUses is how many streams and calls share a connection. Servers allow
+	// 100 (Limits.StreamsPerConnection) and let a further one wait without a
+	// word until another has ended.
+	maxUses = 50
 )
 
-// pool has one connection, to the address that is thought to work, and those
-// that are still in use after another was preferred.
+// pool has connections to the address that is thought to work, one unless
+// there is much to do at once, and those that are still in use after another
+// address was preferred.
 type pool struct {
 	addresses []string
 	options   []grpc.DialOption
 
 	mu      sync.Mutex
-	index   int // of the address to use
-	current *conn
+	index   int     // of the address to use
+	current []*conn // to it
 	closed  bool
 }
 
@@ -63,49 +69,40 @@ func newPool(cfg Config) *pool {
 	return &pool{addresses: cfg.Addresses, options: append(options, cfg.DialOptions...)}
 }
 
-// get returns a connection to the current address. The caller releases it.
+// get returns a connection to the current address with room for another use.
+// The caller releases it.
 func (p *pool) get() (*conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, ErrClosed
 	}
-	if p.current == nil {
-		address := p.addresses[p.index]
-		cc, err := grpc.NewClient(address, p.options...)
-		if err != nil {
-			p.index = (p.index + 1) % len(p.addresses)
-			return nil, err
+	for _, c := range p.current {
+		if c.users < maxUses {
+			c.users++
+			return c, nil
 		}
-		p.current = &conn{pool: p, address: address, cc: cc, chat: reprisev1.NewChatServiceClient(cc)}
 	}
-	p.current.users++
-	return p.current, nil
+	address := p.addresses[p.index]
+	cc, err := grpc.NewClient(address, p.options...)
+	if err != nil {
+		p.index = (p.index + 1) % len(p.addresses)
+		return nil, err
+	}
+	c := &conn{pool: p, address: address, cc: cc, chat: reprisev1.NewChatServiceClient(cc), users: 1}
+	p.current = append(p.current, c)
+	return c, nil
 }
 
-// release ends one use.
+// release ends one use. Of several connections those that nobody uses are
+// closed, but for the first.
 func (c *conn) release() {
-	c.pool.mu.Lock()
-	c.users--
-	last := c.retired && c.users == 0
-	c.pool.mu.Unlock()
-	if last {
-		c.cc.Close()
-	}
-}
-
-// retire makes later uses dial anew, and with moveOn another address. A new
-// connection does not wait out gRPC's own back-off; the client has its own.
-func (c *conn) retire(moveOn bool) {
 	p := c.pool
 	p.mu.Lock()
-	last := false
-	if p.current == c {
-		p.current, c.retired = nil, true
-		last = c.users == 0
-		if moveOn {
-			p.index = (p.index + 1) % len(p.addresses)
-		}
+	c.users--
+	last := c.users == 0 && c.retired
+	if i := slices.Index(p.current, c); i > 0 && c.users == 0 {
+		p.current, c.retired, last = slices.Delete(p.current, i, i+1), true, true
 	}
 	p.mu.Unlock()
 	if last {
@@ -113,13 +110,39 @@ func (c *conn) retire(moveOn bool) {
 	}
 }
 
-// close closes the connection; calls that use it fail.
+// retire makes later uses dial anew, and with moveOn another address: then none
+// of the connections to this one is used any more. A new connection does not
+// wait out gRPC's own back-off; the client has its own.
+func (c *conn) retire(moveOn bool) {
+	p := c.pool
+	var closing []*conn
+	p.mu.Lock()
+	if slices.Contains(p.current, c) {
+		retired := []*conn{c}
+		if moveOn {
+			retired, p.index = p.current, (p.index+1)%len(p.addresses)
+		}
+		p.current = slices.DeleteFunc(slices.Clone(p.current), func(k *conn) bool { return slices.Contains(retired, k) })
+		for _, k := range retired {
+			k.retired = true
+			if k.users == 0 {
+				closing = append(closing, k)
+			}
+		}
+	}
+	p.mu.Unlock()
+	for _, k := range closing {
+		k.cc.Close()
+	}
+}
+
+// close closes the connections; calls that use them fail.
 func (p *pool) close() {
 	p.mu.Lock()
-	c := p.current
+	current := p.current
 	p.current, p.closed = nil, true
 	p.mu.Unlock()
-	if c != nil {
+	for _, c := range current {
 		c.cc.Close()
 	}
 }

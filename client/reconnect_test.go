@@ -9,7 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
@@ -75,6 +77,32 @@ func TestReconnectTriesAddressesInTurn(t *testing.T) {
 	})
 }
 
+// A stream that is lost again and again does not make its client wait for long,
+// whatever spread the server has asked for: at most a tenth of how long it has
+// lived.
+func TestFlappingLinkIsNotPunished(t *testing.T) {
+	for _, lives := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(t, "one")
+			c := f.client(f.config("one"))
+			start(t, c, &recorder{})
+			var away time.Duration
+			began := time.Now()
+			for i := range 20 {
+				before := time.Now()
+				s := f.welcome(uint64(i+1), func(w *reprisev1.Welcome) { w.ResumeHint = durationpb.New(5 * time.Second) })
+				away += time.Since(before)
+				s.send(caughtUp("", "", 0))
+				time.Sleep(lives)
+				f.cut()
+			}
+			if all := time.Since(began); away > all/10 {
+				t.Errorf("streams that live for %v: away for %v of %v", lives, away, all)
+			}
+		})
+	}
+}
+
 // Only a stream that has lived forgives the attempts before it.
 func TestAttemptsResetOnlyAfterAProvenStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -119,7 +147,10 @@ func TestServerHintsGoFirst(t *testing.T) {
 		s.welcome(1, func(w *reprisev1.Welcome) { w.ResumeHint = durationpb.New(2 * time.Minute) })
 		var longest time.Duration
 		for i := range 12 {
-			time.Sleep(provenAfter)
+			for range 61 { // it has lived for more than 20 minutes
+				s.send(heartbeat())
+				time.Sleep(20 * time.Second)
+			}
 			f.cut()
 			before = time.Now()
 			s = f.accept()
@@ -290,7 +321,8 @@ func TestFatalErrorsEndRun(t *testing.T) {
 	}{
 		{refused(codes.PermissionDenied, "RESUME_KEY_NOT_YOURS", 0), ErrPermissionDenied},
 		{refused(codes.InvalidArgument, "INVALID_FIELD", 0), ErrInvalid},
-		{refused(codes.Unimplemented, "", 0), nil},
+		{refused(codes.Unimplemented, "UNIMPLEMENTED", 0), nil},
+		{refused(codes.ResourceExhausted, "TOO_MANY_SESSIONS", 0), ErrTooManySessions},
 		{refused(codes.FailedPrecondition, "SESSION_HELD", 0), ErrSessionHeld},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -314,9 +346,12 @@ func TestOtherErrorsAreTriedAgain(t *testing.T) {
 		for _, code := range []codes.Code{
 			codes.Unavailable, codes.Internal, codes.Unknown, codes.Aborted, codes.ResourceExhausted,
 			codes.DeadlineExceeded, codes.Canceled, codes.FailedPrecondition, codes.NotFound,
+			codes.PermissionDenied, codes.Unauthenticated, codes.Unauthenticated, codes.Unimplemented, codes.InvalidArgument,
 		} {
 			f.accept().end(refused(code, "", 0))
 		}
+		foreign, _ := status.New(codes.PermissionDenied, "no").WithDetails(&errdetails.ErrorInfo{Reason: "IAM", Domain: "proxy.example"})
+		f.accept().end(foreign.Err())
 		f.accept().end(nil) // an end without a Welcome
 		f.accept().send(heartbeat())
 		f.accept() // and a first frame that is none

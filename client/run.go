@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -17,9 +17,14 @@ const (
 	// attachTimeout bounds one attempt, from the dial to the Welcome. A
 	// server may take two seconds to ask an old holder whether it is alive.
 	attachTimeout = 15 * time.Second
-	// provenAfter is how long a stream must have lived to be more than
-	// another failed attempt.
-	provenAfter = 5 * time.Second
+	// provenAfter is how long a stream must have lived, at the most, to be more
+	// than another failed attempt. It is less if Config.BackoffMin is.
+	provenAfter = time.Second
+	// awayShare bounds the wait after a stream to a part of how long it lived,
+	// so that a client whose link comes and goes is there most of the time. The
+	// spread that a server asks for (Welcome.resume_hint) is for the clients
+	// that lost it all at once: their streams have lived long.
+	awayShare = 10
 	// goodbyeTimeout bounds saving, acknowledging and Bye when Run ends.
 	goodbyeTimeout = 3 * time.Second
 )
@@ -38,6 +43,8 @@ type run struct {
 	saver *saver
 	wg    sync.WaitGroup // goroutines of attachments
 
+	joined atomic.Bool // Config.Rooms are
+
 	// Supervisor: the goroutine of Run.
 	attempts        int
 	wait            time.Duration // before the next attempt
@@ -52,6 +59,9 @@ func (c *Client) run(caller context.Context, h Handler) error {
 	}
 	if _, ok := h.(StartHandler); saved.Strict && !ok {
 		return fmt.Errorf("%w: with these positions (HandlerStore) the Handler must implement StartHandler, or a room could begin without a record of where", ErrInvalid)
+	}
+	if err := saved.check(); err != nil {
+		return fmt.Errorf("reprise: what was saved cannot be: %w", err)
 	}
 	book := newLedger(saved)
 	c.setBook(book)
@@ -122,7 +132,7 @@ func (r *run) connect(ctx context.Context) (*attachment, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if r.isFatal(err) {
+		if r.isFatal(err, false) {
 			return nil, err
 		}
 		r.failed(err)
@@ -149,49 +159,57 @@ func (r *run) failed(err error) {
 	if r.wait == 0 {
 		r.wait = jitter(r.attempts, r.c.cfg.BackoffMin, r.c.cfg.BackoffMax)
 	}
-	r.c.cfg.Logger.Info("attempt failed", "attempt", r.attempts, "error", err, "wait", r.wait)
+	what := "cannot reach"
+	if e := (*Error)(nil); errors.As(err, &e) && e.fromServer() {
+		what = "not attached by"
+	}
+	r.c.cfg.Logger.Warn(fmt.Sprintf("%s %s, retrying in %v", what, r.c.State().Address, round(r.wait)),
+		"attempt", r.attempts, "error", err)
 	r.c.state.update(func(s *State) { s.Err = err })
 }
 
-// lost says how to go on after a stream ended. Only one that proved itself
-// forgives the attempts before.
+// lost says how to go on after a stream ended. One that brought something, and
+// was not over as soon as it began, forgives the attempts before.
 func (r *run) lost(a *attachment) {
 	moveOn := reasonOf(a.err) == "DRAINING" || errors.Is(a.err, ErrSilent)
 	a.conn.retire(moveOn)
 	if errors.Is(a.err, ErrProtocol) {
 		r.book.forgetCheckpoint() // name everything, to agree again
 	}
-	hint := min(a.welcome.GetResumeHint().AsDuration(), maxHint)
-	if time.Since(a.started) < provenAfter {
+	lived := time.Since(a.started)
+	if lived < min(provenAfter, r.c.cfg.BackoffMin) || !a.progress.Load() {
 		r.failed(a.err)
 		return
 	}
 	r.attempts = 0
-	switch after := min(retryAfter(a.err), maxHint); {
-	case after > 0:
-		r.wait = after
-	case hint > 0:
-		r.wait = upTo(hint)
-	default:
-		r.wait = jitter(1, r.c.cfg.BackoffMin, r.c.cfg.BackoffMax)
+	if r.wait = min(retryAfter(a.err), maxHint); r.wait == 0 {
+		hint := min(a.welcome.GetResumeHint().AsDuration(), maxHint)
+		r.wait = upTo(min(max(hint, r.c.cfg.BackoffMin), lived/awayShare))
 	}
 	r.c.cfg.Logger.Info("stream lost", "error", a.err, "wait", r.wait)
 	r.c.state.update(func(s *State) { s.Err, s.Attempt = a.err, 0 })
 }
 
-// isFatal reports whether an error would come again. The first refusal of a
+// isFatal reports whether an error ends Run: a server's own answer that would
+// come again, or a value that no server would take. On a stream that was
+// attached, what is wrong with a frame is no reason. The first refusal of a
 // token may be one of a token that had just expired.
-func (r *run) isFatal(err error) bool {
-	var e *Error
-	switch {
-	case errors.Is(err, ErrFenced), errors.Is(err, ErrSessionHeld), errors.Is(err, ErrClosed):
+func (r *run) isFatal(err error, attached bool) bool {
+	if errors.Is(err, ErrFenced) || errors.Is(err, ErrSessionHeld) || errors.Is(err, ErrClosed) || errors.Is(err, errJoin) {
 		return true
-	case !errors.As(err, &e):
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		return isFinal(err)
+	}
+	if !isFinal(err) {
 		return false
 	}
 	switch e.Code {
-	case codes.PermissionDenied, codes.InvalidArgument, codes.Unimplemented:
+	case codes.PermissionDenied:
 		return true
+	case codes.InvalidArgument, codes.Unimplemented, codes.ResourceExhausted:
+		return !attached
 	case codes.Unauthenticated:
 		again := r.unauthenticated
 		r.unauthenticated = true
@@ -213,7 +231,7 @@ func (r *run) attend(ctx context.Context, a *attachment) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-a.done:
-			if r.isFatal(a.err) {
+			if r.isFatal(a.err, true) {
 				return a.err
 			}
 			r.lost(a)
@@ -233,7 +251,7 @@ func (r *run) attend(ctx context.Context, a *attachment) error {
 				a = b
 			case ctx.Err() != nil:
 				return context.Cause(ctx)
-			case r.isFatal(err):
+			case r.isFatal(err, false):
 				return err
 			default: // the old stream is still there
 				r.failed(err)
@@ -241,139 +259,6 @@ func (r *run) attend(ctx context.Context, a *attachment) error {
 			}
 		}
 	}
-}
-
-// attach makes one attempt. Everything handled is saved first, so that what
-// the resume names is both.
-func (r *run) attach(ctx context.Context, prev *attachment) (*attachment, error) {
-	if err := r.saver.flush(ctx); err != nil {
-		return nil, err
-	}
-	a, err := r.handshake(ctx, prev)
-	if reasonOf(err) == "POSITIONS_NEEDED" {
-		r.book.forgetCheckpoint()
-		a, err = r.handshake(ctx, prev)
-	}
-	if err != nil {
-		return nil, err
-	}
-	// The new resume key must be saved before anything is sent: using the
-	// attachment proves the key, and the one before it is then worth nothing.
-	if err := r.saver.flush(ctx); err != nil {
-		a.cancel(err)
-		a.conn.release()
-		return nil, err
-	}
-	r.start(a)
-	return a, nil
-}
-
-// start sets an attached stream going.
-func (r *run) start(a *attachment) {
-	r.current = a
-	r.unauthenticated = false
-	w := a.welcome
-	r.c.state.update(func(s *State) {
-		s.Phase = Replaying
-		s.SessionID, s.Attach, s.Outcome = w.GetSessionId(), w.GetAttach(), outcomeOf(w.GetOutcome())
-		s.Rooms = int(w.GetRooms())
-		s.Replayed, s.ToReplay, s.Gaps, s.Rewinds = 0, w.GetEventsToReplay(), 0, 0
-	})
-	a.log.Info("attached", "outcome", outcomeOf(w.GetOutcome()), "rooms", w.GetRooms(),
-		"rooms_changed", w.GetRoomsChanged(), "events_to_replay", w.GetEventsToReplay())
-	r.wg.Go(a.read)
-	r.wg.Go(a.write)
-	r.c.setAttachment(a)
-}
-
-// handshake opens a stream and takes the Welcome.
-func (r *run) handshake(ctx context.Context, prev *attachment) (*attachment, error) {
-	conn, err := r.c.pool.get()
-	if err != nil {
-		return nil, err
-	}
-	r.c.state.update(func(s *State) { s.Address = conn.address })
-	streamCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	unhook := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
-	timer := time.AfterFunc(attachTimeout, func() { cancel(errAttachTimeout) })
-	a := &attachment{conn: conn, ctx: streamCtx, cancel: cancel, prev: prev, inbox: r.inbox, book: r.book}
-	err = r.greet(a)
-	timer.Stop()
-	unhook()
-	if cause := context.Cause(streamCtx); cause != nil {
-		err = cause // it took too long, or Run is to end
-	}
-	if err != nil {
-		cancel(err)
-		if isTransport(err) {
-			conn.retire(true)
-		}
-		conn.release()
-		return nil, err
-	}
-	return a, nil
-}
-
-// isTransport reports whether an attempt failed for want of a server, so that
-// another one should be tried.
-func isTransport(err error) bool {
-	var e *Error
-	return errors.Is(err, errAttachTimeout) || errors.As(err, &e) && e.Code == codes.Unavailable
-}
-
-// greet sends the first frame on a new stream and takes the answer.
-func (r *run) greet(a *attachment) error {
-	ctx, err := r.c.authorize(a.ctx)
-	if err != nil {
-		return err
-	}
-	a.rpc, err = a.conn.chat.Connect(ctx)
-	if err != nil {
-		return errorOf(err)
-	}
-	first, named := r.firstFrame()
-	if err := a.rpc.Send(first); err != nil && !errors.Is(err, io.EOF) {
-		return errorOf(err)
-	}
-	f, err := a.rpc.Recv()
-	switch {
-	case errors.Is(err, io.EOF):
-		return fmt.Errorf("%w: the stream ended without a Welcome", ErrProtocol)
-	case err != nil:
-		return errorOf(err)
-	case f.GetWelcome() == nil:
-		return fmt.Errorf("%w: the first frame is not a Welcome", ErrProtocol)
-	}
-	a.welcomed(f.GetWelcome(), r.c.cfg.Logger)
-	r.book.attached(a, a.welcome, named)
-	return nil
-}
-
-// firstFrame opens a session, or resumes the one there is. Positions without a
-// session are resumed too: the server builds one from them.
-func (r *run) firstFrame() (*reprisev1.ClientFrame, []Position) {
-	cfg := &r.c.cfg
-	window := uint32(max(cfg.Window, 0))
-	session, positions := r.book.resume()
-	if r.book.isNew() {
-		return &reprisev1.ClientFrame{RequestId: "open", Frame: &reprisev1.ClientFrame_Open{Open: &reprisev1.OpenRequest{
-			InstanceId: r.c.instance,
-			History:    cfg.History,
-			Focus:      cfg.Focus,
-			Window:     window,
-		}}}, nil
-	}
-	return &reprisev1.ClientFrame{RequestId: "resume", Frame: &reprisev1.ClientFrame_Resume{Resume: &reprisev1.ResumeRequest{
-		SessionId:   session.ID,
-		ResumeKey:   session.ResumeKey,
-		InstanceId:  r.c.instance,
-		Takeover:    cfg.Takeover.proto(),
-		Positions:   protoPositions(positions),
-		Checkpoint:  session.Checkpoint,
-		Focus:       cfg.Focus,
-		Window:      window,
-		ReplayLimit: cfg.ReplayLimit,
-	}}}, positions
 }
 
 // goodbye ends the current attachment, with what was handled acknowledged.

@@ -3,9 +3,10 @@ package reprise
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
-	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
@@ -42,7 +43,11 @@ func WithClientID(id string) SendOption { return func(o *sendOptions) { o.client
 // Send posts a text to a room the user is a member of and returns when the
 // event is durable. It is retried with the same client id, over reconnects and
 // servers, until there is a receipt, the server refuses it for good (an
-// [*Error]), or ctx ends (an [*UnknownOutcomeError] if it was ever sent).
+// [*Error]), or ctx ends (an [*UnknownOutcomeError] if it was ever sent). What
+// no server would take is ErrInvalid at once: a text that is empty, is not
+// UTF-8 or has more bytes than the server has said it takes (64 KiB unless
+// configured), or a room that can be none's name. How one send ends is nothing
+// to the others.
 //
 // While Run is running it waits for the attachment; otherwise it is a call of
 // its own, without a session. Sequential calls keep their order. At most 16
@@ -93,6 +98,9 @@ func (c *Client) send(ctx context.Context, m message, opts []SendOption) (Receip
 	if m.clientID = o.clientID; m.clientID == "" {
 		m.clientID = newID("go_")
 	}
+	if err := m.check(c.knownLimits()); err != nil {
+		return Receipt{}, err
+	}
 	select {
 	case c.inFlight <- struct{}{}:
 		defer func() { <-c.inFlight }()
@@ -104,39 +112,76 @@ func (c *Client) send(ctx context.Context, m message, opts []SendOption) (Receip
 	return c.retrySend(ctx, m)
 }
 
+// maxLosses is how many streams in a row may end under one send before it goes
+// by itself: should it be what ends them, it does not end any more.
+const maxLosses = 4
+
 func (c *Client) retrySend(ctx context.Context, m message) (Receipt, error) {
 	var last error // of the attempts so far
 	var lost *attachment
-	refreshed := false
-	for failures := 0; ; {
+	t := tries{c: c}
+	for losses := 0; ; {
 		a, err := c.attached(ctx, lost)
 		if err != nil {
 			return Receipt{}, unknownOutcome(m, err, last)
 		}
-		receipt, err := c.trySend(ctx, a, m)
+		receipt, err := c.trySend(ctx, a, m, losses >= maxLosses)
 		switch {
 		case err == nil:
 			return receipt, nil
 		case ctx.Err() != nil || errors.Is(err, ErrClosed):
 			return Receipt{}, unknownOutcome(m, err, last)
-		case errors.Is(err, errLost) || errors.Is(err, ErrFenced) || reasonOf(err) == "NOT_ATTACHED":
+		case a != nil && isReplaced(err):
 			lost, last = a, err // the next attachment is asked, without a wait
+			losses++
 			continue
-		case errors.Is(err, ErrUnauthenticated) && !refreshed:
-			refreshed = true
-		case !isTransient(err):
-			return Receipt{}, err
 		}
-		last = err
-		failures++
-		wait := min(retryAfter(err), maxHint)
-		if wait == 0 {
-			wait = jitter(failures, c.cfg.BackoffMin, c.cfg.BackoffMax)
-		}
-		if err := c.sleep(ctx, wait); err != nil {
+		if err := t.again(ctx, err); err != nil {
+			if isFinal(err) {
+				return Receipt{}, err
+			}
 			return Receipt{}, unknownOutcome(m, err, last)
 		}
+		last = err
 	}
+}
+
+// isReplaced reports whether something failed only because the attachment it
+// was to speak for has ended.
+func isReplaced(err error) bool {
+	return errors.Is(err, errLost) || errors.Is(err, ErrFenced) || reasonOf(err) == "NOT_ATTACHED"
+}
+
+// tries are the attempts at one call.
+type tries struct {
+	c         *Client
+	failures  int
+	refreshed bool // the token was
+}
+
+// again waits until the next attempt after one that failed with err. It returns
+// err if that would be in vain, or why it was not waited for.
+func (t *tries) again(ctx context.Context, err error) error {
+	if errors.Is(err, ErrUnauthenticated) && !t.refreshed {
+		t.refreshed = true // the token had expired, perhaps
+		return nil
+	}
+	if isFinal(err) {
+		return err
+	}
+	t.failures++
+	cfg := &t.c.cfg
+	if isNetwork(err) && t.failures < len(cfg.Addresses) {
+		return nil // another one is next
+	}
+	wait := min(retryAfter(err), maxHint)
+	if wait == 0 {
+		wait = jitter(t.failures, cfg.BackoffMin, cfg.BackoffMax)
+	}
+	if isNetwork(err) {
+		cfg.Logger.Warn("no answer, the call is made again", "retry_in", round(wait), "attempt", t.failures, "error", err)
+	}
+	return t.c.sleep(ctx, wait)
 }
 
 // sleep waits, unless ctx or the Client ends first.
@@ -162,38 +207,47 @@ func unknownOutcome(m message, end, last error) error {
 	return &UnknownOutcomeError{Room: m.room, ClientID: m.clientID, Err: errors.Join(end, last)}
 }
 
-// isTransient reports whether a refused send may succeed later. What a server
-// says about the request itself is final.
-func isTransient(err error) bool {
-	var e *Error
-	if !errors.As(err, &e) {
-		return true // a failing token source, a failing dial
-	}
-	switch e.Code {
-	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied,
-		codes.Unauthenticated, codes.Unimplemented, codes.FailedPrecondition, codes.OutOfRange, codes.DataLoss:
-		return false
-	}
-	return true
-}
-
 // trySend asks once: as a frame on the attachment's stream; as a call of its
-// own if there is none, or if the stream is not read at the moment because the
-// handler is busy, perhaps with this very send.
-func (c *Client) trySend(ctx context.Context, a *attachment, m message) (Receipt, error) {
+// own if there is none, if it is to go alone, or if the stream is not read at
+// the moment because the handler is busy, perhaps with this very send.
+func (c *Client) trySend(ctx context.Context, a *attachment, m message, alone bool) (Receipt, error) {
 	if a == nil {
 		return c.callSend(ctx, nil, m)
 	}
+	if alone {
+		return c.callSend(ctx, a.via, m)
+	}
 	receipt, err := a.send(ctx, m)
-	if errors.Is(err, errStalled) {
+	if errors.Is(err, errStalled) || errors.Is(err, errUnfit) {
 		return c.callSend(ctx, a.via, m)
 	}
 	return receipt, err
 }
 
 // errStalled: the answer on a stream is behind frames that wait for the
-// handler.
-var errStalled = errors.New("reprise: the stream waits for the handler")
+// handler. errUnfit: the stream might end by this frame.
+var (
+	errStalled = errors.New("reprise: the stream waits for the handler")
+	errUnfit   = errors.New("reprise: not for a stream that others share")
+)
+
+// fits returns nil if a frame surely does no harm to the stream: it can be
+// encoded, or gRPC would end the stream, and the server reads frames so large,
+// or it would.
+func (a *attachment) fits(f *reprisev1.ClientFrame) error {
+	most := int(a.welcome.GetLimits().GetFrameBytes())
+	if most == 0 {
+		most = defaultFrameBytes
+	}
+	b, err := proto.Marshal(f)
+	switch {
+	case err != nil:
+		return invalid("frame", "cannot be encoded: %v", err)
+	case len(b) > most:
+		return errUnfit
+	}
+	return nil
+}
 
 func (a *attachment) send(ctx context.Context, m message) (Receipt, error) {
 	id, answers, stalled, err := a.request()
@@ -201,8 +255,12 @@ func (a *attachment) send(ctx context.Context, m message) (Receipt, error) {
 		return Receipt{}, err
 	}
 	defer a.unregister(id)
+	frame := m.frame(id)
+	if err := a.fits(frame); err != nil {
+		return Receipt{}, err
+	}
 	select {
-	case a.out <- m.frame(id):
+	case a.out <- frame:
 	case <-stalled:
 		return Receipt{}, errStalled
 	case <-a.done:
@@ -262,5 +320,8 @@ func (c *Client) callSend(ctx context.Context, via *reprisev1.Via, m message) (r
 		receipt = messageReceipt(m, r)
 		return err
 	})
+	if err == nil && receipt.Offset == 0 {
+		return Receipt{}, fmt.Errorf("%w: an empty receipt", ErrProtocol) // not a server's
+	}
 	return receipt, err
 }

@@ -24,12 +24,25 @@ type TailOptions struct {
 	Follow bool
 }
 
+func (o TailOptions) check(room string) error {
+	if err := checkName("room", room); err != nil {
+		return err
+	}
+	if err := checkText("incarnation", o.Incarnation, 0, maxID); err != nil {
+		return err
+	}
+	return checkAtMost("last", uint64(o.Last), maxTailLast)
+}
+
 // Tail reads one room without a session and without positions. It returns nil
 // when it is caught up (unless Follow), after Limit events, or when ctx ends.
 // If no server can be reached at the start it returns that error; a stream
 // that is lost later is taken up again after the last event that was handled.
 // h may implement [CaughtUpHandler].
 func (c *Client) Tail(ctx context.Context, room string, opts TailOptions, h Handler) error {
+	if err := opts.check(room); err != nil {
+		return err
+	}
 	t := &tail{
 		c: c, h: h, opts: opts, room: room,
 		at: Position{Room: room, Incarnation: opts.Incarnation, Offset: opts.After},
@@ -44,12 +57,12 @@ func (c *Client) Tail(ctx context.Context, room string, opts TailOptions, h Hand
 		case done, ctx.Err() != nil:
 			return nil
 		case t.frames == 0:
-			if tried++; isTransport(err) && tried < len(c.cfg.Addresses) {
+			if tried++; isNetwork(err) && tried < len(c.cfg.Addresses) {
 				continue
 			}
 			return err
 		case errors.Is(err, ErrUnauthenticated) && progress: // the token has expired
-		case !isTransient(err):
+		case isFinal(err):
 			return err
 		}
 		if failures++; progress {

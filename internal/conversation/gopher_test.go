@@ -3,6 +3,7 @@ package conversation
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"testing"
 
@@ -23,6 +24,7 @@ func newGopher(t *testing.T, address, room string) *gopher {
 	}
 	g := &gopher{heard: heard{who: "gopher"}}
 	g.client, err = reprise.New(reprise.Config{
+		Logger:    slog.New(slog.DiscardHandler),
 		Addresses: []string{address},
 		Token:     func(context.Context) (string, error) { return "dev:gopher", nil },
 		Positions: store,

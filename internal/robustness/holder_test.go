@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"os/exec"
@@ -264,6 +265,7 @@ func TestHolderProcess(t *testing.T) {
 func (z *zombie) config(store reprise.PositionStore) reprise.Config {
 	var once sync.Once
 	return reprise.Config{
+		Logger:    slog.New(slog.DiscardHandler),
 		Addresses: []string{z.task.Address}, Positions: store,
 		Token:       func(context.Context) (string, error) { return "dev:" + z.task.User, nil },
 		DialOptions: []grpc.DialOption{grpc.WithStreamInterceptor(z.witness.Observe)},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -121,6 +122,7 @@ func setDefault[T comparable](v *T, d T) {
 func (l *load) newSDK(user string, addresses []string, opts ...grpc.DialOption) *reprise.Client {
 	l.t.Helper()
 	sdk, err := reprise.New(reprise.Config{
+		Logger:     slog.New(slog.DiscardHandler),
 		Addresses:  addresses,
 		Token:      func(context.Context) (string, error) { return "dev:" + user, nil },
 		BackoffMin: 20 * time.Millisecond, BackoffMax: 500 * time.Millisecond,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -50,6 +51,7 @@ func succeed(t *testing.T, trace *history.Trace, do task) *successor {
 		trace.Add(history.Record{P: s.Name(), K: history.Place, Room: at.Room, Inc: at.Incarnation, Off: at.Offset})
 	}
 	s.sdk, err = reprise.New(reprise.Config{
+		Logger:    slog.New(slog.DiscardHandler),
 		Addresses: []string{do.Address}, Positions: store,
 		Token:       func(context.Context) (string, error) { return "dev:" + do.User, nil },
 		DialOptions: []grpc.DialOption{grpc.WithStreamInterceptor(s.Observe)},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 
 	"github.com/reprise-chat/reprise/bench/internal/lean"
@@ -59,6 +60,7 @@ func dialSDK(loop *lean.Loop, addr netip.AddrPort, c Config, on On) Client {
 
 func (s *sdkClient) run(ctx context.Context, addr netip.AddrPort, user string) (err error) {
 	sdk, err := reprise.New(reprise.Config{
+		Logger:    slog.New(slog.DiscardHandler),
 		Addresses: []string{addr.String()},
 		Token:     func(context.Context) (string, error) { return "dev:" + user, nil },
 		Ephemeral: true,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -97,6 +98,7 @@ func (r *round) witness(trace *history.Trace, rooms []string) error {
 
 func (r *round) sdk(user string, w *witness.Client) (*reprise.Client, error) {
 	cfg := reprise.Config{
+		Logger:    slog.New(slog.DiscardHandler),
 		Addresses: []string{r.srv.Addr.String()},
 		Token:     func(context.Context) (string, error) { return "dev:" + user, nil },
 	}

@@ -148,15 +148,18 @@ func (c *Client) HandleRewind(_ context.Context, r reprise.Rewind) error {
 	return nil
 }
 
-// HandleRoom implements [reprise.RoomHandler]. Where a room that the client
-// holds starts again is between the SDK and the server: the SDK drops what it
-// has handled.
-func (c *Client) HandleRoom(_ context.Context, s reprise.RoomState) error {
-	if _, ok := c.Holds(s.Position.Room); !ok {
-		c.Place(s.Position)
+// HandleStart implements [reprise.StartHandler].
+func (c *Client) HandleStart(_ context.Context, p reprise.Position) error {
+	if _, ok := c.Holds(p.Room); !ok {
+		c.Place(p)
 	}
 	return nil
 }
+
+// HandleRoom implements [reprise.RoomHandler]. Where a room that the client
+// holds starts again is between the SDK and the server: the SDK drops what it
+// has handled.
+func (c *Client) HandleRoom(context.Context, reprise.RoomState) error { return nil }
 
 // HandleRoomClosed implements [reprise.RoomHandler].
 func (c *Client) HandleRoomClosed(_ context.Context, r reprise.RoomClosed) error {

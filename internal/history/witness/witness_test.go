@@ -78,7 +78,7 @@ func TestWindows(t *testing.T) {
 		}
 	}
 	s.see(roomState(0))
-	if err := c.HandleRoom(context.Background(), reprise.RoomState{Position: reprise.Position{Room: "r"}}); err != nil {
+	if err := c.HandleStart(context.Background(), reprise.Position{Room: "r"}); err != nil {
 		t.Fatal(err)
 	}
 	give(1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -59,6 +60,7 @@ func (p *program) connectOnly() (*reprise.Client, error) {
 	return reprise.New(reprise.Config{
 		Addresses: []string{"passthrough:///sim"},
 		Insecure:  true,
+		Logger:    slog.New(slog.DiscardHandler),
 		Token:     func(context.Context) (string, error) { return "dev:" + name, nil },
 		Positions: p.store, ReplayLimit: w.replayLimit, Takeover: reprise.TakeoverTakeOver,
 		DialOptions: []grpc.DialOption{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os/user"
 	"strings"
 	"time"
@@ -70,6 +71,7 @@ func (f *clientFlags) config() (reprise.Config, error) {
 	secure, err := f.tls()
 	return reprise.Config{
 		Addresses: f.servers,
+		Logger:    slog.New(slog.DiscardHandler), // what a person is to read is said in words
 		TLS:       secure,
 		Insecure:  f.plaintext,
 		Token:     func(context.Context) (string, error) { return token, nil },

@@ -1,0 +1,176 @@
+package reprise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+)
+
+// Rooms of the Config are joined with their history before anything is sent,
+// whatever happens to the streams meanwhile, and once.
+func TestRunJoinsItsRooms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "one")
+		cfg := f.config("one")
+		cfg.Rooms, cfg.History = []string{"a", "b"}, 20
+		c := f.client(cfg)
+		var joins []string
+		f.joinRoom = func(_ context.Context, r *reprisev1.JoinRoomRequest) (*reprisev1.JoinRoomResponse, error) {
+			joins = append(joins, fmt.Sprintf("%s/%d/%d", r.GetRoom(), r.GetVia().GetAttach(), r.GetHistory()))
+			switch len(joins) {
+			case 1:
+				return nil, unavailable
+			case 3:
+				f.cut()
+				return nil, unavailable
+			}
+			return &reprisev1.JoinRoomResponse{Room: &reprisev1.Room{Name: r.GetRoom()}}, nil
+		}
+		r := start(t, c, &recorder{})
+		p := send(t.Context(), c, "hello")
+		s := f.welcome(1)
+		time.Sleep(time.Second)
+		s = f.welcome(2)
+		s.send(caughtUp("", "", 0))
+		frame := s.recv()
+		want(t, "joins", strings.Join(joins, " "), "a/1/20 a/1/20 b/1/20 a/2/20 b/2/20")
+		s.send(sent(frame.GetRequestId(), 1))
+		p.ok(t, 1)
+		f.cut()
+		s = f.welcome(3)
+		s.serveBye()
+		time.Sleep(time.Minute)
+		if len(joins) != 5 {
+			t.Errorf("joins again: %v", joins)
+		}
+		r.stop()
+	})
+}
+
+// A room that cannot be joined is not kept from the program.
+func TestRunEndsWhenARoomCannotBeJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "one")
+		cfg := f.config("one")
+		cfg.Rooms = []string{"secret"}
+		f.joinRoom = func(context.Context, *reprisev1.JoinRoomRequest) (*reprisev1.JoinRoomResponse, error) {
+			return nil, refused(codes.PermissionDenied, "JOIN_REFUSED", 0)
+		}
+		r := start(t, f.client(cfg), &recorder{})
+		f.welcome(1).serveBye()
+		if err := r.wait(); !errors.Is(err, ErrPermissionDenied) || !strings.Contains(err.Error(), "secret") {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+// Without Run too, each address is tried, until there is an answer that counts.
+func TestRoomCallsAreRetriedAtEachAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "two")
+		c := f.client(f.config("one", "two"))
+		asked := 0
+		// answer fails the first time as a network does, and then answers.
+		answer := func(err error) error {
+			if asked++; asked%2 == 1 {
+				return refused(codes.PermissionDenied, "", 0) // a proxy's
+			}
+			return err
+		}
+		f.joinRoom = func(_ context.Context, r *reprisev1.JoinRoomRequest) (*reprisev1.JoinRoomResponse, error) {
+			return &reprisev1.JoinRoomResponse{Room: &reprisev1.Room{Name: r.GetRoom()}}, answer(nil)
+		}
+		f.leaveRoom = func(context.Context, *reprisev1.LeaveRoomRequest) (*reprisev1.LeaveRoomResponse, error) {
+			return nil, answer(refused(codes.NotFound, "ROOM_NOT_FOUND", 0))
+		}
+		f.createRoom = func(context.Context, *reprisev1.CreateRoomRequest) (*reprisev1.CreateRoomResponse, error) {
+			return nil, answer(refused(codes.AlreadyExists, "ROOM_EXISTS", 0))
+		}
+		if room, err := c.Join(t.Context(), "a", 0); err != nil || room.GetName() != "a" || asked != 2 {
+			t.Errorf("Join: %v, %v, asked %d times", room, err, asked)
+		}
+		if err := c.Leave(t.Context(), "a"); err != nil || asked != 4 { // the first attempt has done it
+			t.Errorf("Leave: %v, asked %d times", err, asked)
+		}
+		var unknown *UnknownOutcomeError
+		if _, err := c.Create(t.Context(), "a", CreateOptions{}); !errors.As(err, &unknown) || !errors.Is(err, ErrRoomExists) || asked != 6 {
+			t.Errorf("Create: %v, asked %d times", err, asked)
+		}
+		asked = 1 // answered at once, so there is no doubt
+		if err := c.Leave(t.Context(), "a"); !errors.Is(err, ErrRoomNotFound) {
+			t.Errorf("Leave: %v", err)
+		}
+		f.stop("two")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var e *Error
+		if _, err := c.Join(ctx, "a", 0); !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Code != codes.Unavailable {
+			t.Errorf("Join without a server: %v", err)
+		}
+	})
+}
+
+// Positions that are too many for one request are named in several, and none of
+// them is left out.
+func TestPositionsAreNamedInParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "one")
+		store := NewMemoryStore()
+		session := &SessionKey{ID: "s_1", ResumeKey: "rk_0", Checkpoint: "cp_1"}
+		u := Update{Session: session}
+		for i := range 2500 {
+			u.Places = append(u.Places, Place{Position: Position{Room: fmt.Sprint("room-", i), Incarnation: "i1", Offset: 7}, Moved: i > 0})
+		}
+		if err := store.Save(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+		cfg := f.config("one")
+		cfg.Positions = store
+		c := f.client(cfg)
+		r := start(t, c, &recorder{})
+		all := map[string]bool{}
+		for i := range 3 {
+			s := f.accept()
+			resume := s.first.GetResume()
+			want(t, "key", resume.GetResumeKey(), fmt.Sprint("rk_", i))
+			if n := len(resume.GetPositions()); n > 1000 || resume.GetCheckpoint() != "" {
+				t.Errorf("%d positions, checkpoint %q", n, resume.GetCheckpoint())
+			}
+			for _, p := range resume.GetPositions() {
+				if all[p.GetRoom()] {
+					t.Errorf("%s is named twice", p.GetRoom())
+				}
+				all[p.GetRoom()] = true
+			}
+			s.welcome(uint64(i+1), func(w *reprisev1.Welcome) {
+				if i == 2 {
+					w.Limits = &reprisev1.Limits{ResumePositions: 5000, ResumeBytes: 2 << 20}
+				}
+			})
+			if i == 2 {
+				s.serveBye()
+			}
+		}
+		if len(all) != 2500 {
+			t.Errorf("%d of 2500 positions are named", len(all))
+		}
+		synctest.Wait()
+		f.cut()
+		s := f.accept() // the limits are known now
+		if n := len(s.first.GetResume().GetPositions()); n != 2500 {
+			t.Errorf("%d positions to a server that takes 5000", n)
+		}
+		s.welcome(4)
+		s.serveBye()
+		synctest.Wait()
+		r.stop()
+	})
+}
