@@ -305,9 +305,9 @@ type OpenRequest struct {
 	// are unacknowledged; 0 for no such bound. Nothing is dropped.
 	Window uint32 `protobuf:"varint,4,opt,name=window,proto3" json:"window,omitempty"`
 	// The session ends with this stream: no record of it is left, so it takes
-	// the place of none of the user's other sessions and cannot be resumed (a
-	// Resume of it is OUTCOME_REBUILT). For programs that keep no positions and
-	// for a look from a terminal.
+	// the place of none of the user's other sessions, gets no Checkpoint, and
+	// cannot be resumed (a Resume of it is OUTCOME_REBUILT). For programs that
+	// keep no positions and for a look from a terminal.
 	Ephemeral     bool `protobuf:"varint,5,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -892,8 +892,8 @@ func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
 // ListSessionsResponse lists the caller's sessions.
 type ListSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sessions, oldest first. Their number is bounded by the server's
-	// limit of sessions a user.
+	// The sessions, oldest first; ephemeral ones while they last. Their number is
+	// bounded by twice the server's limit of sessions a user.
 	Sessions      []*Session `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -22,6 +22,8 @@ type Open struct {
 	History        uint64
 	Focus          []string
 	Window         uint32
+	// Ephemeral has the session end with the stream.
+	Ephemeral bool
 }
 
 // Resume is the wish to attach to an existing session, or, with neither
@@ -44,7 +46,7 @@ func (m *Manager) Open(ctx context.Context, stream Stream, o Open) (*Attachment,
 	if err != nil {
 		return nil, err
 	}
-	at := &attaching{a: a, focus: o.Focus, history: o.History, outcome: reprisev1.Outcome_OUTCOME_NEW}
+	at := &attaching{a: a, focus: o.Focus, history: o.History, ephemeral: o.Ephemeral, outcome: reprisev1.Outcome_OUTCOME_NEW}
 	return at.run(func() error { return at.create(ctx) })
 }
 
@@ -73,6 +75,8 @@ type attaching struct {
 	limit   uint64
 	claimed map[string]room.Position
 	outcome reprisev1.Outcome
+	// ephemeral: of a session that ends with the stream.
+	ephemeral bool
 
 	seen    uint64 // version of the memberships at the last attach
 	missed  bool   // the client did not get the Welcome of that attach
@@ -176,6 +180,10 @@ func (at *attaching) create(ctx context.Context) (err error) {
 	if err := at.rooms(ctx); err != nil {
 		return err
 	}
+	if at.ephemeral {
+		at.a.attached, err = at.a.m.sessions.CreateEphemeral(at.a, at.a.user)
+		return err
+	}
 	ps := make([]store.Position, 0, len(at.a.places))
 	for _, p := range at.a.places {
 		if len(p.replay.gaps) > 0 {
@@ -183,7 +191,7 @@ func (at *attaching) create(ctx context.Context) (err error) {
 		}
 		ps = append(ps, p.stored())
 	}
-	at.a.attached, err = at.a.m.sessions.Create(ctx, at.a, at.a.user, at.version, ps)
+	at.a.attached, err = at.a.m.sessions.Create(ctx, at.a, at.a.user, at.version, ps, len(at.claimed) > 0)
 	return err
 }
 

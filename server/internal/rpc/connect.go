@@ -134,7 +134,7 @@ func (s *Service) open(ctx context.Context, out grpc.ServerStream, r *reprisev1.
 	}
 	return s.attaches.Open(ctx, stream{out}, attach.Open{
 		User: auth.FromContext(ctx).User, Instance: r.GetInstanceId(),
-		History: uint64(r.GetHistory()), Focus: r.GetFocus(), Window: r.GetWindow(),
+		History: uint64(r.GetHistory()), Focus: r.GetFocus(), Window: r.GetWindow(), Ephemeral: r.GetEphemeral(),
 	})
 }
 

@@ -77,7 +77,7 @@ var known = []struct {
 	{session.ErrHeld, reason.SessionHeld, "another client holds this session and is alive: fork it or take it over (ResumeRequest.takeover)"},
 	{session.ErrKeyNotYours, reason.ResumeKeyNotYours, "this resume key belongs to another user: use the one from your own Welcome"},
 	{session.ErrPositionsNeeded, reason.PositionsNeeded, "the server does not have that checkpoint: resume with all your positions and no checkpoint"},
-	{session.ErrTooMany, reason.TooManySessions, "you have too many sessions attached: end one (ListSessions, EndSession)"},
+	{session.ErrTooMany, reason.TooManySessions, "you have as many sessions attached as you may have: end one (ListSessions, EndSession), have your programs resume theirs, or open those that keep nothing as ephemeral (OpenRequest.ephemeral)"},
 	{session.ErrNotAttached, reason.NotAttached, "the session has no live stream: resume it (Resume), with your positions"},
 	{attach.ErrEnded, reason.SessionNotFound, "the session was ended: open a new one (Open)"},
 	{attach.ErrDraining, reason.Draining, "the server is stopping: resume in a moment"},

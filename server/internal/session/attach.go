@@ -62,6 +62,10 @@ func (g *Registry) Resume(ctx context.Context, user, id, key, instance string, p
 	if err != nil {
 		return nil, false, err
 	}
+	if s.ephemeral {
+		release()
+		return nil, false, ErrNotFound
+	}
 	unlock, err := g.locks.lock(ctx, id)
 	if err != nil {
 		release()
@@ -257,9 +261,9 @@ func (c *Candidate) Commit(ctx context.Context, h Holder, seen uint64, named, ga
 }
 
 // Create makes a new session of user with the given positions and attaches h.
-// A user's oldest detached session makes room for it beyond the limit; if all
-// are attached, ErrTooMany.
-func (g *Registry) Create(ctx context.Context, h Holder, user string, seen uint64, ps []store.Position) (*Attached, error) {
+// claimed says that some of them are the client's own. Beyond the limit one of
+// the user's detached sessions makes room; if all are attached, ErrTooMany.
+func (g *Registry) Create(ctx context.Context, h Holder, user string, seen uint64, ps []store.Position, claimed bool) (*Attached, error) {
 	unlock, err := g.locks.lock(ctx, "user\x00"+user)
 	if err != nil {
 		return nil, err
@@ -272,7 +276,10 @@ func (g *Registry) Create(ctx context.Context, h Holder, user string, seen uint6
 	key := newKey(user)
 	rec := store.Session{
 		ID: newID(), User: user, Attach: 1, Keys: mint(nil, key, 1),
-		Created: now, Attached: now, Seen: seen, Checkpoint: 1,
+		Created: now, Attached: now, Seen: seen, Checkpoint: firstCheckpoint,
+	}
+	if claimed { // it has handled something, if not in this session
+		rec.Checkpoint++
 	}
 	if err := g.store.PutSession(context.WithoutCancel(ctx), rec, ps); err != nil {
 		return nil, err
@@ -283,34 +290,6 @@ func (g *Registry) Create(ctx context.Context, h Holder, user string, seen uint6
 	defer s.mu.Unlock()
 	s.holder = h
 	return &Attached{Session: s, Attach: 1, Key: key}, nil
-}
-
-// makeRoom ends the user's oldest detached session if there are too many.
-func (g *Registry) makeRoom(ctx context.Context, user string) error {
-	recs, err := g.store.Sessions(ctx, user)
-	if err != nil {
-		return err
-	}
-	for excess := len(recs) - g.opts.MaxPerUser + 1; excess > 0; excess-- {
-		oldest := -1
-		for i, rec := range recs {
-			if g.holderOf(rec.ID) == nil && (oldest < 0 || rec.Attached.Before(recs[oldest].Attached)) {
-				oldest = i
-			}
-		}
-		if oldest < 0 {
-			return ErrTooMany
-		}
-		ended, err := g.end(ctx, user, recs[oldest].ID, true)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
-		if err == nil && !ended {
-			excess++ // attached meanwhile; another one must go
-		}
-		recs = append(recs[:oldest], recs[oldest+1:]...)
-	}
-	return nil
 }
 
 // Welcomed tells the superseded holder, if there is one. The new attachment's

@@ -28,8 +28,9 @@ type Registry struct {
 	// under the user's name, the making of sessions of one user.
 	locks keylock
 
-	mu       sync.Mutex
-	sessions map[string]*Session
+	mu        sync.Mutex
+	sessions  map[string]*Session
+	ephemeral map[string]map[*Session]struct{} // by user; each is in sessions too
 
 	dirtyMu sync.Mutex
 	dirty   map[*Session]struct{}
@@ -49,10 +50,11 @@ func NewRegistry(s store.Store, o Options) *Registry {
 	ctx, stop := context.WithCancel(context.Background())
 	g := &Registry{
 		store: s, opts: o,
-		sessions: make(map[string]*Session),
-		dirty:    make(map[*Session]struct{}),
-		kick:     make(chan struct{}, 1),
-		stop:     stop,
+		sessions:  make(map[string]*Session),
+		ephemeral: make(map[string]map[*Session]struct{}),
+		dirty:     make(map[*Session]struct{}),
+		kick:      make(chan struct{}, 1),
+		stop:      stop,
 	}
 	g.background.Go(func() { g.flusher(ctx) })
 	return g
@@ -141,22 +143,8 @@ func (g *Registry) release(s *Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.holder == nil && len(s.dirty) == 0 {
-		delete(g.sessions, s.id)
+		g.forgetLocked(s)
 	}
-}
-
-// List returns the user's sessions, oldest first, and whether each is
-// attached.
-func (g *Registry) List(ctx context.Context, user string) ([]store.Session, []bool, error) {
-	recs, err := g.store.Sessions(ctx, user)
-	if err != nil {
-		return nil, nil, err
-	}
-	attached := make([]bool, len(recs))
-	for i, rec := range recs {
-		attached[i] = g.holderOf(rec.ID) != nil
-	}
-	return recs, attached, nil
 }
 
 // holderOf returns the live stream of a session, or nil.
@@ -204,8 +192,10 @@ func (g *Registry) end(ctx context.Context, user, id string, detached bool) (boo
 
 // endLocked ends s; the caller holds its keyed lock.
 func (g *Registry) endLocked(ctx context.Context, s *Session) error {
-	if err := g.store.DeleteSession(ctx, s.id); err != nil {
-		return err
+	if !s.ephemeral {
+		if err := g.store.DeleteSession(ctx, s.id); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	holder := s.holder

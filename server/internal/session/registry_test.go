@@ -81,7 +81,7 @@ func open(t *testing.T, fs vfs.FS) (*session.Registry, store.Store, func()) {
 func TestP8_YearsLater(t *testing.T) {
 	g, st, closeAll := open(t, vfs.NewMem())
 	h := new(holder)
-	a, err := g.Create(t.Context(), h, "alice", 7, []store.Position{{Room: "lobby", Incarnation: "i_1", Offset: 5}})
+	a, err := g.Create(t.Context(), h, "alice", 7, []store.Position{{Room: "lobby", Incarnation: "i_1", Offset: 5}}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +114,42 @@ func TestP8_YearsLater(t *testing.T) {
 	b.Detach(h)
 }
 
+// A clock that was ahead, and then is set right, does not make the newest session
+// the one that goes: the order of use is no clock's.
+func TestP8_ClockStepEndsNoNewSession(t *testing.T) {
+	g, st, closeAll := open(t, vfs.NewMem()) // three sessions a user
+	defer closeAll()
+	create := func() string {
+		t.Helper()
+		h := new(holder)
+		a, err := g.Create(t.Context(), h, "alice", 0, nil, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Detach(h)
+		return a.Session.ID()
+	}
+	var ids []string
+	for range 2 {
+		ids = append(ids, create())
+		rec, err := st.Session(t.Context(), ids[len(ids)-1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.Attached, rec.Created = rec.Attached.AddDate(0, 0, 40), rec.Created.AddDate(0, 0, 40)
+		if err := st.PutSession(t.Context(), rec, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids = append(ids, create(), create()) // by a clock that is right again
+	for i, id := range ids {
+		_, err := st.Session(t.Context(), id)
+		if gone := errors.Is(err, store.ErrNotFound); gone != (i == 0) {
+			t.Errorf("session %d of 4, by use: gone %v", i, gone)
+		}
+	}
+}
+
 // A holder has two seconds to answer, and an acknowledgement that was accepted
 // before the takeover is not lost by it.
 func TestP5_TakeoverWaitsForTheHolder(t *testing.T) {
@@ -122,7 +158,7 @@ func TestP5_TakeoverWaitsForTheHolder(t *testing.T) {
 		defer closeAll()
 		for _, answers := range []bool{false, true} {
 			old := &holder{instance: "old", answers: answers}
-			a, err := g.Create(t.Context(), old, "alice", 0, nil)
+			a, err := g.Create(t.Context(), old, "alice", 0, nil, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -172,7 +208,7 @@ func TestP13_CheckpointComes(t *testing.T) {
 		g, st, closeAll := open(t, vfs.NewMem())
 		defer closeAll()
 		h := new(holder)
-		a, err := g.Create(t.Context(), h, "alice", 0, nil)
+		a, err := g.Create(t.Context(), h, "alice", 0, nil, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +239,7 @@ func TestP7_MakingRoomSparesTheAttached(t *testing.T) {
 		var all []*session.Attached
 		for range 3 {
 			h := new(holder)
-			a, err := g.Create(t.Context(), h, "alice", 0, nil)
+			a, err := g.Create(t.Context(), h, "alice", 0, nil, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -229,7 +265,7 @@ func TestP7_MakingRoomSparesTheAttached(t *testing.T) {
 			defer a.Detach(back)
 		})
 		wg.Go(func() {
-			a, err := g.Create(t.Context(), fresh, "alice", 0, nil)
+			a, err := g.Create(t.Context(), fresh, "alice", 0, nil, false)
 			if err != nil {
 				t.Error(err)
 				return
@@ -267,7 +303,7 @@ func TestP5_LoadingRacesAttaching(t *testing.T) {
 		first, st, closeAll := open(t, vfs.NewMem())
 		defer closeAll()
 		h := new(holder)
-		a, err := first.Create(t.Context(), h, "alice", 0, nil)
+		a, err := first.Create(t.Context(), h, "alice", 0, nil, false)
 		if err != nil {
 			t.Fatal(err)
 		}

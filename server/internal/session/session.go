@@ -55,6 +55,8 @@ type Session struct {
 	// Static.
 	id, user string
 	registry *Registry
+	// ephemeral: it is not stored, and ends with its stream.
+	ephemeral bool
 
 	// attach is the attach number in force: the fencing token. It is raised
 	// after the new one is durable and before the new attachment is welcomed.
@@ -119,6 +121,9 @@ func (s *Session) Acknowledge(attach uint64, ps []store.Position) error {
 		return err
 	}
 	s.acks++
+	if s.ephemeral { // nobody will ask for them
+		return nil
+	}
 	for _, p := range ps {
 		if s.dirty == nil {
 			s.dirty = make(map[string]store.Position)

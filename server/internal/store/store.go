@@ -67,7 +67,8 @@ type Store interface {
 	// PutSession writes s and, in the same commit, replaces the positions of
 	// the rooms named in p. It is a compare-and-swap: s.Revision must be the
 	// stored one (0: there must be none), and the stored one becomes
-	// s.Revision + 1; otherwise ErrConflict. Durable when it returns.
+	// s.Revision + 1; otherwise ErrConflict. The engine sets Used. Durable when
+	// it returns.
 	PutSession(ctx context.Context, s Session, p []Position) error
 	// DeleteSession removes a session and its positions. Durable when it
 	// returns. Removing what is not there is not an error.
@@ -77,7 +78,8 @@ type Store interface {
 	// SavePositions replaces the positions of the rooms named in p and raises
 	// the session's Checkpoint to checkpoint, without changing its Revision,
 	// if the session's attach number is still attach; otherwise ErrConflict
-	// (ErrNotFound if there is no such session). Durable when it returns.
+	// (ErrNotFound if there is no such session). The engine sets Used. Durable
+	// when it returns.
 	SavePositions(ctx context.Context, id string, attach, checkpoint uint64, p []Position) error
 
 	// Writable returns nil, or why writes are refused now: ErrDiskReserve,
@@ -258,8 +260,12 @@ type Session struct {
 	// Keys are the resume keys that are valid, oldest first: the last one
 	// proven and those minted since.
 	Keys []Key
-	// Created and Attached are for people and for choosing the oldest.
+	// Created and Attached are for people. Nothing is decided by them.
 	Created, Attached time.Time
+	// Used orders sessions by their last use, which is an attach or an
+	// acknowledgement: greater than that of any session put or saved before,
+	// whatever the clock says. 0 if that was before there were such numbers.
+	Used uint64
 	// Seen is the version of the user's memberships at the last attach.
 	Seen uint64
 	// Checkpoint numbers the stored state of the positions. PutSession never

@@ -351,7 +351,10 @@ type Session struct {
 	// Version of the user's memberships at the last attach.
 	Seen uint64 `protobuf:"varint,7,opt,name=seen,proto3" json:"seen,omitempty"`
 	// Number of the stored state of the positions.
-	Checkpoint    uint64 `protobuf:"varint,8,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	Checkpoint uint64 `protobuf:"varint,8,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	// Place of its last use among all changes of sessions and memberships in the
+	// store; 0 if the last use was before that was recorded.
+	Used          uint64 `protobuf:"varint,9,opt,name=used,proto3" json:"used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -438,6 +441,13 @@ func (x *Session) GetSeen() uint64 {
 func (x *Session) GetCheckpoint() uint64 {
 	if x != nil {
 		return x.Checkpoint
+	}
+	return 0
+}
+
+func (x *Session) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
 	}
 	return 0
 }
@@ -588,7 +598,7 @@ const file_reprise_store_v1_record_proto_rawDesc = "" +
 	"\x06joined\x18\x01 \x01(\bR\x06joined\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x0e\n" +
 	"\x02by\x18\x03 \x01(\fR\x02by\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\x04R\aversion\"\x9e\x02\n" +
+	"\aversion\x18\x04 \x01(\x04R\aversion\"\xb2\x02\n" +
 	"\aSession\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\fR\x04user\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
@@ -599,7 +609,8 @@ const file_reprise_store_v1_record_proto_rawDesc = "" +
 	"\x04seen\x18\a \x01(\x04R\x04seen\x12\x1e\n" +
 	"\n" +
 	"checkpoint\x18\b \x01(\x04R\n" +
-	"checkpoint\"1\n" +
+	"checkpoint\x12\x12\n" +
+	"\x04used\x18\t \x01(\x04R\x04used\"1\n" +
 	"\x03Key\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x16\n" +
 	"\x06attach\x18\x02 \x01(\x04R\x06attach\"d\n" +

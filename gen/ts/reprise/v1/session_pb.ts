@@ -136,9 +136,9 @@ export type OpenRequest = Message<"reprise.v1.OpenRequest"> & {
 
   /**
    * The session ends with this stream: no record of it is left, so it takes
-   * the place of none of the user's other sessions and cannot be resumed (a
-   * Resume of it is OUTCOME_REBUILT). For programs that keep no positions and
-   * for a look from a terminal.
+   * the place of none of the user's other sessions, gets no Checkpoint, and
+   * cannot be resumed (a Resume of it is OUTCOME_REBUILT). For programs that
+   * keep no positions and for a look from a terminal.
    *
    * @generated from field: bool ephemeral = 5;
    */
@@ -476,8 +476,8 @@ export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest> = /*@__P
  */
 export type ListSessionsResponse = Message<"reprise.v1.ListSessionsResponse"> & {
   /**
-   * The sessions, oldest first. Their number is bounded by the server's
-   * limit of sessions a user.
+   * The sessions, oldest first; ephemeral ones while they last. Their number is
+   * bounded by twice the server's limit of sessions a user.
    *
    * @generated from field: repeated reprise.v1.Session sessions = 1;
    */

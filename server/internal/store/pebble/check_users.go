@@ -100,6 +100,9 @@ func (c *checker) session(key []byte, s store.Session) {
 	if s.Seen > c.version {
 		c.bad(key, "the session has seen version %d of memberships, and the newest is %d", s.Seen, c.version)
 	}
+	if s.Used > c.version {
+		c.bad(key, "the session was last used at %d, and the newest change is %d", s.Used, c.version)
+	}
 	for _, k := range s.Keys {
 		if k.Attach > s.Attach {
 			c.bad(key, "a resume key of attach number %d, and the session has %d", k.Attach, s.Attach)

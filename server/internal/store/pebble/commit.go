@@ -22,7 +22,7 @@ type committer struct {
 
 	// Owned by the goroutine of run.
 	lastRoom uint64 // number given to the newest room
-	version  uint64 // of the newest change of a membership
+	version  uint64 // of the newest change of a membership or a session
 }
 
 // group is a batch of writes that were decided together.

@@ -23,7 +23,7 @@
 //
 //	af                              format of this table, 8 bytes
 //	ar                              number given to the newest room, 8 bytes
-//	av                              version of the newest change of a membership, 8 bytes
+//	av                              version of the newest change of a membership or a session, 8 bytes
 //	r name                          storev1.Room: the room's number and what never changes
 //	t room                          storev1.Tail: floor, member count, last offset
 //	i room first                    incarnation: a stretch begins at first

@@ -135,6 +135,7 @@ func sessionRecord(s store.Session) *storev1.Session {
 		Attached:   timestamp(s.Attached),
 		Seen:       s.Seen,
 		Checkpoint: s.Checkpoint,
+		Used:       s.Used,
 	}
 	for _, k := range s.Keys {
 		r.Keys = append(r.Keys, &storev1.Key{Hash: k.Hash[:], Attach: k.Attach})
@@ -156,6 +157,7 @@ func decodeSession(id string, value []byte) (store.Session, error) {
 		Attached:   fromTimestamp(r.GetAttached()),
 		Seen:       r.GetSeen(),
 		Checkpoint: r.GetCheckpoint(),
+		Used:       r.GetUsed(),
 	}
 	for _, k := range r.GetKeys() {
 		if len(k.GetHash()) != len(store.Key{}.Hash) {

@@ -199,6 +199,7 @@ func (o *putSession) apply(b *batch) error {
 			b.delete(k)
 		}
 	}
+	s.Used = b.nextVersion()
 	b.set(index, nil)
 	b.putSession(&s)
 	b.putPositions(s.ID, s.Checkpoint, o.positions)
@@ -249,6 +250,7 @@ func (o *savePositions) apply(b *batch) error {
 	}
 	s := *old
 	s.Checkpoint = max(s.Checkpoint, o.checkpoint)
+	s.Used = b.nextVersion()
 	b.putSession(&s)
 	b.putPositions(o.id, o.checkpoint, o.positions)
 	return nil

@@ -14,7 +14,7 @@ import (
 // view is the store as of one sync. See the package comment.
 type view struct {
 	snap *db.Snapshot
-	// version is that of the newest change of a membership in it.
+	// version is that of the newest change of a membership or a session in it.
 	version uint64
 	// refs counts the readers, and the store itself while it is the newest.
 	refs int // guarded by Store.mu

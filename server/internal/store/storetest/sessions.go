@@ -40,6 +40,7 @@ func equalSessions(t *testing.T, got, want []store.Session) {
 			t.Fatalf("session %q: created %v, attached %v; want %v, %v", g.ID, g.Created, g.Attached, w.Created, w.Attached)
 		}
 		g.Created, g.Attached, w.Created, w.Attached = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		g.Used, w.Used = 0, 0 // the engine's
 		if len(g.Keys) == 0 && len(w.Keys) == 0 {
 			g.Keys, w.Keys = nil, nil
 		}
@@ -96,6 +97,47 @@ func testSessionConflict(t *testing.T, h Harness) {
 	s.Revision = 1
 	wantSession(t, h.Store, s)
 	wantPositions(t, h.Store, "s_1")
+}
+
+// The order of use is the engine's, and no clock's.
+func testSessionUse(t *testing.T, h Harness) {
+	st := h.Store
+	used := func(id string) uint64 {
+		t.Helper()
+		s, err := st.Session(t.Context(), id)
+		check(t, err)
+		return s.Used
+	}
+	last := uint64(0)
+	newer := func(what, id string) {
+		t.Helper()
+		n := used(id)
+		if n <= last {
+			t.Fatalf("%s: session %q was used at %d; an earlier use was at %d", what, id, n, last)
+		}
+		last = n
+	}
+	for i, id := range []string{"s_1", "s_2", "s_3"} { // each by an earlier clock
+		check(t, st.PutSession(t.Context(), sessionOf(id, "alice", epoch.AddDate(-i, 0, 0)), nil))
+		newer("put", id)
+	}
+	first, err := st.Session(t.Context(), "s_1")
+	check(t, err)
+	first.Used = 0 // what is given does not count
+	check(t, st.PutSession(t.Context(), first, nil))
+	newer("put again", "s_1")
+	wantIs(t, st.PutSession(t.Context(), first, nil), store.ErrConflict)
+	if n := used("s_1"); n != last {
+		t.Fatalf("a conflict was a use: %d, was %d", n, last)
+	}
+	st = h.Reopen()
+	if n := used("s_1"); n != last {
+		t.Fatalf("used at %d after a restart; want %d", n, last)
+	}
+	check(t, st.SavePositions(t.Context(), "s_2", 1, 2, nil))
+	newer("positions saved", "s_2")
+	check(t, st.PutSession(t.Context(), sessionOf("s_4", "bob", epoch), nil))
+	newer("put after a restart", "s_4")
 }
 
 func testSessions(t *testing.T, h Harness) {

@@ -57,6 +57,7 @@ func Run(t *testing.T, harness func(testing.TB) Harness) {
 		{"TrimWhileInUse", testTrimWhileInUse},
 		{"Session", testSession},
 		{"SessionConflict", testSessionConflict},
+		{"SessionUse", testSessionUse},
 		{"Sessions", testSessions},
 		{"DeleteSession", testDeleteSession},
 		{"Positions", testPositions},
