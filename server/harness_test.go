@@ -41,6 +41,7 @@ type node struct {
 	opts server.Options
 	srv  *server.Server
 	addr string
+	web  string // http://host:port
 	conn *grpc.ClientConn
 	reprisev1.ChatServiceClient
 	served chan error
@@ -74,7 +75,7 @@ func (n *node) start() {
 	grpcListener, httpListener := loopback(n.t), loopback(n.t)
 	n.srv, n.served = srv, make(chan error, 1)
 	go func() { n.served <- srv.Serve(grpcListener, httpListener) }()
-	n.addr = grpcListener.Addr().String()
+	n.addr, n.web = grpcListener.Addr().String(), "http://"+httpListener.Addr().String()
 	n.dial()
 }
 

@@ -92,7 +92,10 @@ func assemble(o Options, st store.Store) (*Server, error) {
 	s.gateway, err = gateway.New(gateway.Options{
 		Hosts: o.Hosts, Origins: o.Origins, Page: o.Page, Metrics: m.handler(), Ready: s.ready,
 		Register: s.register, ServerOptions: s.service.ServerOptions(),
-		MaxRecvBytes: edge.MaxRecv(), Logger: o.Logger,
+		// A stalled handler then costs little, so it is given time: a client that
+		// reads slowly and writes much has its answers to wait for.
+		MaxRecvBytes: edge.MaxRecv(), MaxPendingBytes: 64 << 10, HandlersWant: true, StallTimeout: 40 * time.Second,
+		Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.closeCore(context.Background()))

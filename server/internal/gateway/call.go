@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/reprise-chat/reprise/server/internal/limit"
 	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
@@ -48,7 +49,7 @@ func newCall(r *http.Request) *call {
 		origin:  r.Header.Get("Origin"),
 		reading: &readDeadline{conn: nc},
 	}
-	c.ctx, c.cancel = context.WithCancelCause(context.WithValue(r.Context(), callKey{}, c))
+	c.ctx, c.cancel = context.WithCancelCause(limit.WithFlow(context.WithValue(r.Context(), callKey{}, c), c))
 	c.wrapper, c.unread = context.WithCancel(context.WithoutCancel(c.ctx))
 	// A context ends neither a Read of a body nor one of a connection.
 	c.stop = context.AfterFunc(c.ctx, c.reading.abort)
@@ -79,6 +80,12 @@ func Origin(ctx context.Context) string {
 	}
 	return ""
 }
+
+// Want implements limit.Flow.
+func (c *call) Want(n int) { c.in.want(n) }
+
+// Took implements limit.Flow.
+func (c *call) Took(n int) { c.in.consumed(n) }
 
 // serveGRPC is what the wrapper calls with a request that looks like gRPC.
 func (g *Gateway) serveGRPC(w http.ResponseWriter, r *http.Request) {

@@ -24,7 +24,9 @@ var (
 //   - Read returns only when its buffer is full or a message has ended, which
 //     makes what is pinned proportional to what was sent, and
 //   - Read waits while MaxPendingBytes are pinned, which leaves the rest to
-//     TCP. What the handler received is credited by [credits].
+//     TCP. What the handler received is credited by itself, through
+//     limit.Flow, or by [credits] if it reads in gRPC's own way. One that says
+//     what it wants before it reads it has that read beyond the bound.
 type inbound struct {
 	// Static.
 	call  *call
@@ -49,6 +51,7 @@ type inbound struct {
 	mu    sync.Mutex
 	reads []int // bytes of each Read not consumed, oldest first
 	part  int   // bytes consumed of the oldest
+	extra int   // Reads beyond bound that the handler waits for
 }
 
 func (g *Gateway) newInbound(c *call, body io.ReadCloser, out *outbound, streams bool) *inbound {
@@ -140,22 +143,34 @@ func (b *inbound) waitRoom() error {
 func (b *inbound) full() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.reads) >= b.bound
+	return len(b.reads) >= b.bound+b.extra
+}
+
+// want has n bytes read that the handler waits for.
+func (b *inbound) want(n int) {
+	b.mu.Lock()
+	b.extra = n/readSize + 1
+	b.mu.Unlock()
+	b.hasRoom()
+}
+
+func (b *inbound) hasRoom() {
+	select {
+	case b.room <- struct{}{}:
+	default:
+	}
 }
 
 // consumed credits n bytes that the handler has received.
 func (b *inbound) consumed(n int) {
 	b.mu.Lock()
-	b.part += n
+	b.part, b.extra = b.part+n, 0
 	for len(b.reads) > 0 && b.part >= b.reads[0] {
 		b.part -= b.reads[0]
 		b.reads = b.reads[1:]
 	}
 	b.mu.Unlock()
-	select {
-	case b.room <- struct{}{}:
-	default:
-	}
+	b.hasRoom()
 }
 
 // Close is called once the handler has returned, beside Read. Over a

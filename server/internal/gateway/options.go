@@ -56,8 +56,12 @@ type Options struct {
 	MaxCallsPerAddress int
 	// MaxPendingBytes bounds the memory held by received bytes of one call
 	// that its handler has not consumed. At the bound the call is not read
-	// further. Default and minimum: MaxRecvBytes and 1 MiB.
+	// further, but for what its handler says that it wants (limit.Flow).
+	// Default: MaxRecvBytes and 1 MiB, which is also the minimum unless handlers
+	// say what they want.
 	MaxPendingBytes int
+	// HandlersWant says that the handlers say what they want.
+	HandlersWant bool
 
 	// MaxHeaderBytes bounds a request's header, and the header block that
 	// begins a websocket; default 16 KiB.
@@ -132,7 +136,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = slog.Default()
 	}
 	// A bound below the largest message would stall that message for ever.
-	if least := o.MaxRecvBytes + 1<<20; o.MaxPendingBytes < least {
+	if least := o.MaxRecvBytes + 1<<20; o.MaxPendingBytes < least && !o.HandlersWant {
 		return o, fmt.Errorf("gateway: MaxPendingBytes is %d, below MaxRecvBytes and 1 MiB, %d", o.MaxPendingBytes, least)
 	}
 	return o, nil

@@ -126,6 +126,9 @@ func (r *reader) next(m proto.Message) error {
 	if err := r.stream.ReadMessageHeader(r.prefix[:]); err != nil {
 		return r.failed(err)
 	}
+	if r.flow != nil {
+		r.flow.Took(prefixLen)
+	}
 	flag, n := r.prefix[0], int(binary.BigEndian.Uint32(r.prefix[1:]))
 	var head mem.BufferSlice
 	if n > r.method.limit {
@@ -223,7 +226,7 @@ func (r *reader) read(n int, head mem.BufferSlice, leased bool) (mem.Buffer, err
 func (r *reader) take(n int) (mem.BufferSlice, error) {
 	if r.flow != nil {
 		r.flow.Want(n)
-		defer r.flow.Took(n + prefixLen)
+		defer r.flow.Took(n)
 	}
 	data, err := r.stream.Read(n)
 	if errors.Is(err, io.EOF) && n > 0 {
