@@ -45,6 +45,7 @@ test: deps ## THE test command: everything, on a fresh Debian machine with Go, N
 	@$(MAKE) test-controls
 	@$(MAKE) test-faults
 	@$(MAKE) test-transcript
+	@$(MAKE) test-proxies
 	@$(MAKE) test-web
 	@$(MAKE) test-conversation
 	@$(MAKE) test-bench
@@ -103,6 +104,12 @@ test-faults: ## the real server killed, stopped, unplugged and cut off, under lo
 .PHONY: test-transcript
 test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real server, on a busy machine
 	REPRISE_TRANSCRIPT=1 go test -count=1 -run '^TestP12_READMETranscript$$' ./internal/transcript
+
+.PHONY: test-proxies
+test-proxies: ## nginx and HAProxy with the configurations of docs/proxies.md, in front of a server
+	@$(call need,nginx,nginx-light,a test runs the real proxies)
+	@$(call need,haproxy,haproxy,a test runs the real proxies)
+	REPRISE_PROXIES=1 go test -count=1 -run '^TestProxies$$' ./server
 
 .PHONY: test-web
 test-web: web/node_modules need-chromium ## the page: its parts in Node, and all of it in Chromium

@@ -30,6 +30,11 @@ type Limits struct {
 	// StreamsPerConnection bounds the calls in progress on one gRPC
 	// connection. Default 100.
 	StreamsPerConnection uint32
+	// WebConnections and WebCalls bound the connections and the calls in
+	// progress, streams included, on the HTTP port; AddressWebConnections and
+	// AddressWebCalls those of one address (IPv6: one /64). Defaults 8,192,
+	// 4,096, 256 and 192.
+	WebConnections, WebCalls, AddressWebConnections, AddressWebCalls int
 	// UserPublishes and RoomPublishes bound events a second by one user and
 	// into one room, in bursts of twice that: messages, and joins, leaves and
 	// all else that is an event. Default 200 and 2,000.
@@ -48,6 +53,7 @@ const (
 	maxFrameBytes   = 64 << 20
 	maxRooms        = 20_000
 	maxSessions     = 10_000
+	maxWeb          = 1 << 20
 	maxRate         = 1e9
 )
 
@@ -57,6 +63,10 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.RoomsPerUser, 1000)
 	setDefault(&l.SessionsPerUser, 32)
 	setDefault(&l.StreamsPerConnection, 100)
+	setDefault(&l.WebConnections, 8192)
+	setDefault(&l.WebCalls, 4096)
+	setDefault(&l.AddressWebConnections, 256)
+	setDefault(&l.AddressWebCalls, 192)
 	setDefault(&l.UserPublishes, 200)
 	setDefault(&l.RoomPublishes, 2000)
 	setDefault(&l.UserCreates, 10)
@@ -75,6 +85,10 @@ func (l *Limits) check() error {
 		{"FrameBytes", l.FrameBytes, 1, maxFrameBytes},
 		{"RoomsPerUser", l.RoomsPerUser, 1, maxRooms},
 		{"SessionsPerUser", l.SessionsPerUser, 1, maxSessions},
+		{"WebConnections", l.WebConnections, 1, maxWeb},
+		{"WebCalls", l.WebCalls, 1, maxWeb},
+		{"AddressWebConnections", l.AddressWebConnections, 1, maxWeb},
+		{"AddressWebCalls", l.AddressWebCalls, 1, maxWeb},
 	} {
 		if n.n < n.least || n.n > n.most {
 			errs = append(errs, fmt.Errorf("server: Limits.%s must be %d to %d, and is %d", n.name, n.least, n.most, n.n))

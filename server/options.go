@@ -57,6 +57,10 @@ type Options struct {
 	// Hosts and Origins are what browsers may use, beside the loopback names
 	// of a loopback listener: Host header values, and exact web origins.
 	Hosts, Origins []string
+	// TrustedProxies are reverse proxies that are believed about whom they
+	// forward for (X-Forwarded-For): addresses, or ranges as "10.0.0.0/8". The
+	// limits by address go by what they say. Default: none.
+	TrustedProxies []string
 	// Page serves the browser; default: the embedded chat page.
 	Page http.Handler
 

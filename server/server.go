@@ -19,6 +19,7 @@ import (
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/attach"
 	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/forwarded"
 	"github.com/reprise-chat/reprise/server/internal/gateway"
 	"github.com/reprise-chat/reprise/server/internal/limit"
 	"github.com/reprise-chat/reprise/server/internal/room"
@@ -88,8 +89,13 @@ func assemble(o Options, st store.Store) (*Server, error) {
 	if o.Reflection {
 		reflection.Register(guarded{s.service.Guard(s.grpc), s.grpc})
 	}
-	var err error
+	proxies, err := forwarded.Parse(o.TrustedProxies)
+	if err != nil {
+		return nil, errors.Join(err, s.closeCore(context.Background()))
+	}
 	s.gateway, err = gateway.New(gateway.Options{
+		TrustedProxies: proxies, MaxConns: o.Limits.WebConnections, MaxCalls: o.Limits.WebCalls,
+		MaxConnsPerAddress: o.Limits.AddressWebConnections, MaxCallsPerAddress: o.Limits.AddressWebCalls,
 		Hosts: o.Hosts, Origins: o.Origins, Page: o.Page, Metrics: m.handler(), Ready: s.ready,
 		Register: s.register, ServerOptions: s.service.ServerOptions(),
 		// A stalled handler then costs little, so it is given time: a client that

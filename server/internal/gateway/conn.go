@@ -25,7 +25,7 @@ type conn struct {
 	since time.Time // when acked last grew, or nothing was to be acknowledged
 }
 
-func newConn(nc net.Conn, set *connSet, timeout time.Duration) *conn {
+func newConn(nc net.Conn, set *connSet, address string, timeout time.Duration) *conn {
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		// Best effort: without them the kernel may hold megabytes.
 		_ = tcp.SetWriteBuffer(socketBuffer)
@@ -34,7 +34,7 @@ func newConn(nc net.Conn, set *connSet, timeout time.Duration) *conn {
 	return &conn{
 		Conn:    nc,
 		set:     set,
-		address: addressOf(nc.RemoteAddr().String()),
+		address: address,
 		timeout: timeout,
 		since:   time.Now(),
 	}

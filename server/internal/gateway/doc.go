@@ -35,7 +35,8 @@
 //
 // # Identity
 //
-// peer.FromContext in a handler is the TCP peer, and [Origin] the checked
+// peer.FromContext in a handler is the TCP peer, or whom a trusted proxy forwards
+// for, and [Origin] the checked
 // origin; both come from the connection. Metadata never says who somebody is,
 // except through the authorization token.
 package gateway

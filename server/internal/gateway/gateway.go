@@ -142,16 +142,14 @@ func (g *Gateway) addHosts(hosts ...string) error {
 // returns nil; wait for Shutdown as well. It may be called for several
 // listeners, and closes its own. TLS ends in front of it.
 func (g *Gateway) Serve(l net.Listener) error {
-	if len(g.opts.Hosts) == 0 {
-		names := loopbackHosts(l.Addr())
-		if names == nil {
-			l.Close()
-			return fmt.Errorf("gateway: listening on %v, not on loopback: set Options.Hosts to the names that browsers use for it", l.Addr())
-		}
-		if err := g.addHosts(names...); err != nil {
-			l.Close()
-			return err
-		}
+	names := loopbackHosts(l.Addr())
+	if names == nil && len(g.opts.Hosts) == 0 {
+		l.Close()
+		return fmt.Errorf("gateway: listening on %v, not on loopback: set Options.Hosts to the names that browsers use for it", l.Addr())
+	}
+	if err := g.addHosts(names...); err != nil {
+		l.Close()
+		return err
 	}
 	g.sweeping.Do(func() {
 		g.sweeper.Go(func() { g.conns.sweep(g.opts.WriteTimeout/8, g.stop) })
@@ -160,6 +158,7 @@ func (g *Gateway) Serve(l net.Listener) error {
 		Listener:     l,
 		conns:        g.conns,
 		writeTimeout: g.opts.WriteTimeout,
+		proxies:      g.opts.TrustedProxies,
 		refused: func(addr string) {
 			g.log.warn("refused a connection: too many are open", "peer", addr)
 		},

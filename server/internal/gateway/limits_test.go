@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -14,9 +16,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/forwarded"
 	"github.com/reprise-chat/reprise/server/internal/gateway/webtest"
 	"github.com/reprise-chat/reprise/server/internal/reason"
 )
@@ -213,4 +217,68 @@ func TestBadClientsDoNotFillTheLog(t *testing.T) {
 		l.warn("last")
 		return strings.Contains(strings.Join(limit.all(), ""), "suppressed=")
 	})
+}
+
+// TestTrustedProxies: behind a proxy that is believed, bounds by address are by
+// client, and handlers see the client; nobody else is believed.
+func TestTrustedProxies(t *testing.T) {
+	const most = 2
+	for _, trusted := range []bool{true, false} {
+		t.Run(fmt.Sprint("trusted ", trusted), func(t *testing.T) {
+			var peers sync.Map
+			f := start(t, &chat{onGetRoom: func(ctx context.Context, _ *reprisev1.GetRoomRequest) (*reprisev1.GetRoomResponse, error) {
+				p, _ := peer.FromContext(ctx)
+				host, _, _ := net.SplitHostPort(p.Addr.String())
+				peers.Store(host, true)
+				return &reprisev1.GetRoomResponse{}, nil
+			}}, func(o *Options) {
+				o.MaxCallsPerAddress, o.MaxConnsPerAddress = most, 2*most+2
+				if trusted {
+					o.TrustedProxies, _ = forwarded.Parse([]string{"127.0.0.1", "10.0.0.0/8"})
+				}
+			})
+			through := func(client string) http.Header {
+				return http.Header{"X-Forwarded-For": {"203.0.113.66, " + client + ", 10.1.2.3"}}
+			}
+			call := func(client string) error {
+				p, err := webtest.Post(ctxOf(t), f.client, f.base, getRoom, webtest.Options{Metadata: through(client)}, &reprisev1.GetRoomRequest{})
+				if err != nil {
+					return err
+				}
+				defer p.Close()
+				return p.Recv(&reprisev1.GetRoomResponse{})
+			}
+			for range most {
+				w, err := webtest.DialWebsocket(ctxOf(t), f.base, connect, webtest.Options{Upgrade: through("198.51.100.1")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer w.Close()
+				if err := errors.Join(w.SendMessage(frame("r")), w.Recv(&reprisev1.ServerFrame{})); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantReason(t, "one more of the same", call("198.51.100.1"), reason.TooManyCalls)
+			if !trusted {
+				wantReason(t, "one who is not believed", call("198.51.100.2"), reason.TooManyCalls)
+				return
+			}
+			if err := call("198.51.100.2"); err != nil {
+				t.Errorf("another client of the proxy: %v", err)
+			}
+			if _, ok := peers.Load("198.51.100.2"); !ok {
+				t.Error("the handler does not see the client as its peer")
+			}
+			var open []net.Conn // more than one address may have
+			for range 4 * most {
+				c, err := net.Dial("tcp", f.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				open = append(open, c)
+			}
+			eventually(t, "a proxy may have them all", func() bool { return f.conns.tally.count() >= len(open)+most })
+		})
+	}
 }

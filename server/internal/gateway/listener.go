@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/reprise-chat/reprise/server/internal/forwarded"
 )
 
 // listener accepts connections within the bounds and keeps track of them.
@@ -11,6 +13,7 @@ type listener struct {
 	net.Listener
 	conns        *connSet
 	writeTimeout time.Duration
+	proxies      forwarded.Proxies
 	refused      func(addr string)
 }
 
@@ -22,7 +25,11 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c := l.conns.add(nc, l.writeTimeout); c != nil {
+		address := addressOf(nc.RemoteAddr().String())
+		if peer, ok := ipOf(nc.RemoteAddr().String()); ok && l.proxies.Trusts(peer) {
+			address = everybody
+		}
+		if c := l.conns.add(nc, address, l.writeTimeout); c != nil {
 			return c, nil
 		}
 		l.refused(addressOf(nc.RemoteAddr().String()))
@@ -45,8 +52,8 @@ func newConnSet(t *tally) *connSet {
 }
 
 // add wraps nc, or returns nil if there are too many or all were closed.
-func (s *connSet) add(nc net.Conn, writeTimeout time.Duration) *conn {
-	c := newConn(nc, s, writeTimeout)
+func (s *connSet) add(nc net.Conn, address string, writeTimeout time.Duration) *conn {
+	c := newConn(nc, s, address, writeTimeout)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || !s.tally.take(c.address) {

@@ -8,18 +8,24 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/reprise-chat/reprise/server/internal/forwarded"
 )
 
 // Options configure a Gateway. Zero values mean the defaults given.
 type Options struct {
 	// Hosts are the values of the Host header that are served, with the port
 	// unless it is the scheme's own: "chat.example", "127.0.0.1:8080". Anything
-	// else is refused with 421, which is what stops DNS rebinding. Default: for
-	// a listener on loopback its loopback names; any other listener needs Hosts.
+	// else is refused, which is what stops DNS rebinding. A listener on loopback
+	// has its loopback names as well; any other listener needs Hosts.
 	Hosts []string
 	// Origins are further web origins whose scripts may call, exactly
 	// scheme://host[:port], beside http and https of each host.
 	Origins []string
+	// TrustedProxies are reverse proxies that are believed about whom they
+	// forward for: for their connections the bounds by address, and the peer
+	// that handlers see, go by X-Forwarded-For. Default: none is believed.
+	TrustedProxies forwarded.Proxies
 	// Metadata are further names of request metadata that handlers may see,
 	// beside authorization, user-agent, traceparent and gRPC's own.
 	Metadata []string
@@ -45,8 +51,8 @@ type Options struct {
 	// MaxConns bounds open connections; default 8192. More are closed at once.
 	MaxConns int
 	// MaxConnsPerAddress bounds the open connections of one address (IPv6: one
-	// /64); default 256, about what one browser opens at most. Behind a reverse
-	// proxy everybody has the proxy's address: raise it there.
+	// /64); default 256, about what one browser opens at most. It does not
+	// apply to trusted proxies.
 	MaxConnsPerAddress int
 	// MaxCalls bounds calls in progress, streams included; default 4096.
 	MaxCalls int

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 
 	"github.com/reprise-chat/reprise/server/internal/reason"
 )
@@ -16,8 +17,9 @@ var securityHeaders = map[string]string{
 	"Referrer-Policy":         "no-referrer",
 }
 
-// guard is in front of everything: Host, then Origin.
+// guard is in front of everything: who it is, then Host, then Origin.
 func (g *Gateway) guard(w http.ResponseWriter, r *http.Request) {
+	g.identify(r)
 	for name, value := range securityHeaders {
 		w.Header().Set(name, value)
 	}
@@ -35,6 +37,18 @@ func (g *Gateway) guard(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.route(w, r)
+}
+
+// identify has the request say who calls, and not which proxy passed it on.
+// Nobody looks at the proxy's headers any more: they are no metadata.
+func (g *Gateway) identify(r *http.Request) {
+	peer, ok := ipOf(r.RemoteAddr)
+	if !ok || !g.opts.TrustedProxies.Trusts(peer) {
+		return
+	}
+	if client := g.opts.TrustedProxies.Client(peer, r.Header.Values("X-Forwarded-For")); client != peer {
+		r.RemoteAddr = netip.AddrPortFrom(client, 0).String() // which port is not said
+	}
 }
 
 // refuse answers a call as gRPC does, so that its client learns the reason, and

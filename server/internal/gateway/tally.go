@@ -21,11 +21,15 @@ func newTally(max, maxPer int) *tally {
 	return &tally{max: max, maxPer: maxPer, per: make(map[string]int)}
 }
 
+// everybody is the address of connections that many clients share; the bound
+// by address does not apply to it.
+const everybody = ""
+
 // take counts one more of addr, or reports that a bound is reached.
 func (t *tally) take(addr string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.total >= t.max || t.per[addr] >= t.maxPer {
+	if t.total >= t.max || addr != everybody && t.per[addr] >= t.maxPer {
 		return false
 	}
 	t.total++
@@ -67,14 +71,19 @@ func (t *tally) wait(ctx context.Context) error {
 	}
 }
 
+// ipOf is the address in "ip:port".
+func ipOf(hostport string) (netip.Addr, bool) {
+	ap, err := netip.ParseAddrPort(hostport)
+	return ap.Addr().Unmap().WithZone(""), err == nil
+}
+
 // addressOf names who is behind "ip:port" for the bounds by address: for IPv6
 // the /64, which is what one customer is given.
 func addressOf(hostport string) string {
-	ap, err := netip.ParseAddrPort(hostport)
-	if err != nil {
+	ip, ok := ipOf(hostport)
+	if !ok {
 		return hostport
 	}
-	ip := ap.Addr().Unmap().WithZone("")
 	if ip.Is4() {
 		return ip.String()
 	}

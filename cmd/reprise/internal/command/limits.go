@@ -14,6 +14,10 @@ func (f *serveFlags) limitFlags(flags *pflag.FlagSet) {
 	flags.Float64Var(&l.UserCreates, "limit-user-creates", 10, "let a user make this `number` of rooms a second; -1 for any")
 	flags.Float64Var(&l.UserPublishes, "limit-user-publishes", 200, "take this `number` of events a second from one user; -1 for all")
 	flags.IntVar(&l.RoomsPerUser, "limit-user-rooms", 1000, "let a user be a member of this `number` of rooms")
+	flags.IntVar(&l.AddressWebCalls, "limit-address-web-calls", 192, "let one address have this `number` of calls and streams open on the port for browsers")
+	flags.IntVar(&l.AddressWebConnections, "limit-address-web-connections", 256, "let one address have this `number` of connections to the port for browsers; trusted proxies have any")
+	flags.IntVar(&l.WebCalls, "limit-web-calls", 4096, "keep this `number` of calls and streams open on the port for browsers")
+	flags.IntVar(&l.WebConnections, "limit-web-connections", 8192, "keep this `number` of connections open on the port for browsers")
 	flags.IntVar(&l.SessionsPerUser, "limit-user-sessions", 32, "keep this `number` of sessions of a user")
 }
 
@@ -37,8 +41,12 @@ func (f *serveFlags) checkLimits(cmd *cobra.Command) error {
 		flag  string
 		value int
 	}{
+		{"limit-address-web-calls", l.AddressWebCalls},
+		{"limit-address-web-connections", l.AddressWebConnections},
 		{"limit-user-rooms", l.RoomsPerUser},
 		{"limit-user-sessions", l.SessionsPerUser},
+		{"limit-web-calls", l.WebCalls},
+		{"limit-web-connections", l.WebConnections},
 	} {
 		if number.value <= 0 {
 			return usagef(cmd, "--%s must be more than 0, and is %d", number.flag, number.value)

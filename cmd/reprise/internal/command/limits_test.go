@@ -29,6 +29,10 @@ func TestServeLimits(t *testing.T) {
 func TestServeLimitsRefuseNonsense(t *testing.T) {
 	for _, args := range [][]string{
 		{"--limit-attaches", "0"},
+		{"--limit-address-web-calls", "0"},
+		{"--limit-address-web-connections", "0"},
+		{"--limit-web-calls", "0"},
+		{"--limit-web-connections", "-1"},
 		{"--limit-room-publishes", "-2"},
 		{"--limit-user-creates", "0"},
 		{"--limit-user-publishes", "NaN"},

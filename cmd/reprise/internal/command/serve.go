@@ -24,7 +24,9 @@ type serveFlags struct {
 	http         string
 	pprof        string
 	dir          string
+	hosts        []string
 	origins      []string
+	proxies      []string
 	keepAge      time.Duration
 	keepEvents   uint64
 	keepBytes    uint64
@@ -61,6 +63,8 @@ serve goes on when the terminal is closed.`,
 	flags.StringVar(&f.http, "http", "127.0.0.1:8080", "`host:port` for browsers; port 0 for any free one")
 	flags.StringVar(&f.pprof, "pprof", "", "serve Go's profiles of this process on this `host:port`, for go tool pprof; port 0 for any free one")
 	flags.StringVar(&f.dir, "dir", "reprise-data", "`directory` of the data; made if it is not there")
+	flags.StringSliceVar(&f.hosts, "host", nil, "further `host` that browsers may call this by, like chat.example.com; with the port unless it is 80 or 443")
+	flags.StringSliceVar(&f.proxies, "trusted-proxy", nil, "`address` or range of reverse proxies whose X-Forwarded-For is believed, like 10.0.0.0/8")
 	flags.StringSliceVar(&f.origins, "origin", nil, "further web `origin` whose pages may call, like https://chat.example.com")
 	flags.DurationVar(&f.keepAge, "keep-age", 0, "keep events of a room for this `duration`; 0 for ever")
 	flags.Uint64Var(&f.keepEvents, "keep-events", 0, "keep this `number` of events of a room; 0 for all")
@@ -71,9 +75,9 @@ serve goes on when the terminal is closed.`,
 	flags.StringVar(&f.logFormat, "log-format", "auto", "`format`: text, json, or auto: text on a terminal")
 	flags.BoolVar(&f.asJSON, "json", false, "say where it listens as one line of JSON")
 	f.limitFlags(flags)
-	bindEnvironment(cmd, std.Getenv, "addr", "http", "pprof", "dir", "origin", "keep-age", "keep-events", "keep-bytes", "trim-every",
+	bindEnvironment(cmd, std.Getenv, "addr", "http", "pprof", "dir", "host", "origin", "trusted-proxy", "keep-age", "keep-events", "keep-bytes", "trim-every",
 		"drain-timeout", "log-level", "log-format",
-		"limit-attaches", "limit-room-publishes", "limit-user-creates", "limit-user-publishes", "limit-user-rooms", "limit-user-sessions")
+		"limit-address-web-calls", "limit-address-web-connections", "limit-attaches", "limit-room-publishes", "limit-user-creates", "limit-user-publishes", "limit-user-rooms", "limit-user-sessions", "limit-web-calls", "limit-web-connections")
 	return cmd
 }
 
@@ -125,8 +129,12 @@ func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 
 func (f *serveFlags) options(log *slog.Logger) server.Options {
 	return server.Options{
-		Dir:        f.dir,
-		Origins:    f.origins,
+		Dir:     f.dir,
+		Hosts:   f.hosts,
+		Origins: f.origins,
+
+		TrustedProxies: f.proxies,
+
 		Reflection: true,
 		Logger:     log,
 		Retention:  server.Retention{MaxAge: f.keepAge, MaxEvents: f.keepEvents, MaxBytes: f.keepBytes},

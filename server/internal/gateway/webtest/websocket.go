@@ -18,6 +18,8 @@ type Options struct {
 	Upgrade http.Header
 	// Host overrides the Host header.
 	Host string
+	// Client makes a websocket's HTTP request; nil means the default one.
+	Client *http.Client
 	// Compress offers permessage-deflate.
 	Compress bool
 }
@@ -40,6 +42,7 @@ func DialWebsocket(ctx context.Context, base, method string, o Options) (*Websoc
 		Subprotocols: []string{"grpc-websockets"},
 		HTTPHeader:   o.Upgrade,
 		Host:         o.Host,
+		HTTPClient:   o.Client,
 	}
 	if o.Compress {
 		opts.CompressionMode = websocket.CompressionContextTakeover
