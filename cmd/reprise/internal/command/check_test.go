@@ -79,7 +79,7 @@ func TestCheckDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := alice.run("", "check", dir)
-	if r.code != exitFailure || !strings.Contains(r.out, filepath.Base(file)+": ") || !strings.Contains(r.out, "checksum mismatch") || !strings.Contains(r.err, dir+" is damaged") {
+	if r.code != exitFailure || !strings.Contains(r.out, filepath.Base(file)+": ") || !strings.Contains(r.out, "its checksum is wrong") || !strings.Contains(r.err, dir+" is damaged") {
 		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.err)
 	}
 	r = alice.run("", "check", dir, "--json")

@@ -91,7 +91,7 @@ func Backup(ctx context.Context, dir, dest string) error {
 	if err := c.isStore(); err != nil {
 		return err
 	}
-	lock, err := lockDir(fsys, dir)
+	lock, _, err := shareDir(dir)
 	if err != nil {
 		return err
 	}

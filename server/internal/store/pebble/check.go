@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"path/filepath"
@@ -82,7 +83,8 @@ type CheckOptions struct {
 // What it cannot see: damage in the last records of the newest log of writes
 // looks like a write that the loss of power cut off, and is only noted.
 func Check(ctx context.Context, dir string, o CheckOptions) (Report, error) {
-	if o.FS == nil {
+	onDisk := o.FS == nil
+	if onDisk {
 		o.FS = vfs.Default
 		var err error
 		// The lock is taken by name within a process.
@@ -94,7 +96,7 @@ func Check(ctx context.Context, dir string, o CheckOptions) (Report, error) {
 		}
 	}
 	c := &checker{
-		ctx: ctx, fs: untouched{o.FS}, dir: dir, progress: o.Progress, blocks: new(blocks),
+		onDisk: onDisk, ctx: ctx, fs: untouched{o.FS}, dir: dir, progress: o.Progress, blocks: new(blocks),
 		report: &Report{Problems: []Problem{}, Notes: []string{}}, losses: make(map[string]*loss),
 	}
 	err := c.run()
@@ -106,6 +108,7 @@ func Check(ctx context.Context, dir string, o CheckOptions) (Report, error) {
 type checker struct {
 	ctx      context.Context
 	fs       vfs.FS
+	onDisk   bool // fs is the disk, and the directory nobody's who called
 	dir      string
 	progress func(Report)
 
@@ -133,11 +136,15 @@ func (c *checker) run() (err error) {
 	if err := c.isStore(); err != nil {
 		return err
 	}
-	lock, err := lockDir(c.fs, c.dir)
+	lock, err := c.lock()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	if damaged := (*damagedFileError)(nil); errors.As(checkMissing(c.fs, c.dir), &damaged) {
+		c.found(Problem{File: damaged.name, Detail: damaged.detail})
+		return nil
+	}
 	c.checkManifest()
 	c.checkLogEnd(c.checkLogFiles())
 	if !c.open() {
@@ -154,6 +161,18 @@ func (c *checker) run() (err error) {
 	return nil
 }
 
+// lock keeps servers away while the directory is read, without changing it.
+func (c *checker) lock() (io.Closer, error) {
+	if !c.onDisk {
+		return lockDir(c.fs, c.dir)
+	}
+	lock, known, err := shareDir(c.dir)
+	if err == nil && !known {
+		c.note("whether a server uses the directory cannot be told: its file %s cannot be opened. If one does, what is found here may be of no account", lockName)
+	}
+	return lock, err
+}
+
 // isStore returns an error if the directory holds nothing of a store.
 func (c *checker) isStore() error {
 	names, err := c.fs.List(c.dir)
@@ -164,6 +183,9 @@ func (c *checker) isStore() error {
 		switch kindOf(name) {
 		case fileManifest, fileLog, fileTable:
 			return nil
+		}
+		if info, err := c.fs.Stat(c.fs.PathJoin(c.dir, name)); name == lockName && err == nil && info.Size() > 0 {
+			return nil // there was one
 		}
 	}
 	return fmt.Errorf("store: %s is no data directory: there is neither a manifest nor a log nor a table in it", c.dir)

@@ -173,6 +173,11 @@ func (b *batch) commit() error {
 	if err := s.failedError(); err != nil {
 		return err
 	}
+	// What was synced may be in a directory that nobody will open again.
+	if err := s.home.check(); err != nil {
+		s.fail(err)
+		return s.failedError()
+	}
 	s.logs.committed()
 	s.publish(b.c.version, b.changed)
 	return nil

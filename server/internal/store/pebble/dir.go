@@ -78,6 +78,14 @@ func lockDir(fsys vfs.FS, dir string) (io.Closer, error) {
 		store.ErrLocked, dir, err)
 }
 
+// shareDir keeps servers from opening a directory on a disk while it is read.
+func shareDir(dir string) (lock io.Closer, known bool, err error) {
+	if err := refuseUnfinished(vfs.Default, dir); err != nil {
+		return nil, false, err
+	}
+	return shareHome(dir)
+}
+
 // lockedFS is a file system on which the directory is locked already: it can be
 // given back although Pebble never closes what it could not open.
 type lockedFS struct{ vfs.FS }

@@ -216,9 +216,17 @@ func checkMissing(fsys vfs.FS, dir string) error {
 		return err
 	}
 	for _, name := range names {
-		if k := kindOf(name); k == fileLog || k == fileTable || name == logsName {
-			return &damagedFileError{"marker.manifest", "the file of that name is missing, which says where the list of tables is, and there is " + name +
-				": a part of the directory was deleted. Restore it from a backup; or move what is left away to begin anew"}
+		k := kindOf(name)
+		if name == lockName {
+			info, err := fsys.Stat(fsys.PathJoin(dir, name))
+			if err != nil || info.Size() == 0 {
+				continue // no store was made here yet
+			}
+			k = fileLog
+		}
+		if k == fileLog || k == fileTable || name == logsName {
+			return &damagedFileError{"marker.manifest", "the file of that name is missing, which says where the list of tables is, and so are perhaps others: the file " + name +
+				" shows that there was a store. Restore the directory from a backup; or remove what is left of it, " + lockName + " too, to begin anew"}
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -23,9 +24,10 @@ type reserve struct {
 	want   int64 // Options.Reserve
 	logger *slog.Logger
 
-	below atomic.Bool
-	quit  chan struct{}
-	wg    sync.WaitGroup
+	below      atomic.Bool
+	complaints complaints
+	quit       chan struct{}
+	wg         sync.WaitGroup
 }
 
 // watchReserve looks at once and then until stop is called. A file system that
@@ -55,8 +57,13 @@ func (r *reserve) run() {
 // look measures the disk. It keeps what it knew when that fails.
 func (r *reserve) look() (ok bool) {
 	usage, err := r.fs.GetDiskUsage(r.dir)
+	if errors.Is(err, vfs.ErrUnsupported) {
+		return false // such as one in memory
+	}
 	if err != nil {
-		r.logger.Debug("store: free disk space is not known", "error", err)
+		r.complaints.report(func(times int) {
+			r.logger.Warn("store: free disk space is not known", "error", err, "times", times)
+		})
 		return false
 	}
 	want := uint64(r.want)

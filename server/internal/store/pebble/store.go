@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ type Store struct {
 	incarnation string
 	db          *db.DB
 	unlock      func() error
+	home        *home
 	reserve     *reserve
 	ledger      *ledger
 	logs        *logbook
@@ -73,7 +75,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: data directory: %w", err)
 	}
-	lock, err := lockDir(o.fs(), dir)
+	lock, h, err := o.take(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +85,7 @@ func Open(dir string, o Options) (*Store, error) {
 		logger:      o.Logger,
 		incarnation: mintIncarnation(),
 		unlock:      lock.Close,
+		home:        h,
 		queue:       newQueue(o.MaxQueued),
 		rooms:       make(map[string]weak.Pointer[room]),
 		failed:      make(chan struct{}),
@@ -92,6 +95,20 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return s, nil
+}
+
+// take locks the directory. On a disk the store holds on to it from here on, and
+// not to its name.
+func (o *Options) take(dir string) (lock io.Closer, h *home, err error) {
+	if o.FS != nil {
+		lock, err = lockDir(o.FS, dir)
+		return lock, nil, err
+	}
+	if h, err = openHome(dir, o.Logger); err != nil {
+		return nil, nil, err
+	}
+	o.FS = homeFS{o.fs(), h}
+	return h, h, nil
 }
 
 func (s *Store) open() error {
@@ -111,6 +128,8 @@ func (s *Store) open() error {
 	if err := s.start(); err != nil {
 		return errors.Join(err, s.db.Close())
 	}
+	s.home.mark()
+	s.home.watch(s.fatal, s.logs.note)
 	if s.opts.Sync != SyncAlways {
 		s.logger.Warn("writes are not synced: acknowledged events can be lost, promise P1 is not given",
 			"sync", s.opts.Sync)
@@ -164,7 +183,7 @@ func (s *Store) checkFormat() error {
 
 func (s *Store) pebbleOptions() *db.Options {
 	o := &db.Options{
-		FS:     watchedFS{lockedFS{s.opts.fs()}, s.fatal, s.logs},
+		FS:     watchedFS{lockedFS{s.opts.fs()}, s.fatal, s.logs, s.home},
 		Logger: pebbleLogger{s},
 		// The zero value is the oldest format, which takes a damaged log record
 		// for the end of the log and drops what follows without a word.
@@ -256,6 +275,7 @@ func (s *Store) Close() error {
 func (s *Store) close() error {
 	s.queue.close()
 	s.committer.wait()
+	s.home.stop()
 	s.reserve.stop()
 	s.mu.Lock()
 	last := s.view

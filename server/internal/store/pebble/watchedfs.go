@@ -16,6 +16,7 @@ type watchedFS struct {
 	vfs.FS
 	failed func(error)
 	logs   *logbook
+	home   *home
 }
 
 // Unwrap returns the file system below, as Pebble's own wrappers do.
@@ -68,6 +69,9 @@ func (fs watchedFS) began(name string, f vfs.File, err error) (vfs.File, error) 
 		return nil, err
 	}
 	count, err := fs.logs.began(name)
+	if err == nil {
+		err = fs.home.writes(fs.PathBase(name))
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
