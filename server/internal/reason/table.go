@@ -50,7 +50,11 @@ var (
 	RoomExists     = final("ROOM_EXISTS", codes.AlreadyExists)
 	JoinRefused    = final("JOIN_REFUSED", codes.PermissionDenied)
 	ClientIDReused = final("CLIENT_ID_REUSED", codes.AlreadyExists)
-	AckBeyondSent  = final("ACK_BEYOND_SENT", codes.FailedPrecondition)
+	// RoomUnavailable: something of the room could not be read or written just
+	// now. StoreUnavailable: something else.
+	RoomUnavailable  = passing("ROOM_UNAVAILABLE", codes.Unavailable, time.Second)
+	StoreUnavailable = passing("STORE_UNAVAILABLE", codes.Unavailable, time.Second)
+	AckBeyondSent    = final("ACK_BEYOND_SENT", codes.FailedPrecondition)
 )
 
 // Sessions.

@@ -160,12 +160,11 @@ func (r *Room) inMemoryLocked(after, to uint64, maxBytes int) (data []byte, last
 // overtaken answers a read that retention has overtaken between the look at
 // the room and the read of the store.
 func (r *Room) overtaken(after uint64) (Batch, error) {
-	s := r.log.State()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.oldest = max(r.oldest, s.Oldest)
+	r.oldest = max(r.oldest, r.log.State().Oldest)
 	if after+1 >= r.oldest {
-		return Batch{}, &store.CorruptError{Room: r.name, Offset: after + 1, Detail: "the event is missing"}
+		return Batch{}, r.unavailable(&store.CorruptError{Room: r.name, Offset: after + 1, Detail: "the event is missing"})
 	}
 	return r.trimmedLocked(after), nil
 }

@@ -56,10 +56,11 @@ type Options struct {
 // Hub holds the rooms that are in use on this node: at most one Room a name,
 // so that a room has one writer.
 type Hub struct {
-	store store.Store
-	opts  Options
-	waker *waker
-	shelf *shelf
+	store  store.Store
+	opts   Options
+	waker  *waker
+	shelf  *shelf
+	mender *mender
 
 	mu    sync.RWMutex
 	rooms map[string]*Room
@@ -90,9 +91,10 @@ func NewHub(s store.Store, o Options) *Hub {
 		o.Logger = slog.Default()
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Hub{store: s, opts: o, waker: newWaker(o.Busy), shelf: &shelf{limit: o.PageBytes}, rooms: make(map[string]*Room), stop: stop}
+	h := &Hub{store: s, opts: o, waker: newWaker(o.Busy), shelf: &shelf{limit: o.PageBytes}, mender: newMender(), rooms: make(map[string]*Room), stop: stop}
 	h.retains.Store(!o.Retention.IsZero())
 	h.background.Go(func() { h.waker.run(ctx) })
+	h.background.Go(func() { h.mender.run(ctx, h) })
 	h.background.Go(func() { h.janitor(ctx) })
 	h.background.Go(func() { h.retain(ctx) })
 	return h
@@ -105,11 +107,12 @@ func (h *Hub) Close() {
 }
 
 // Acquire returns the room of that name, whether it exists or not, and keeps
-// it in memory until Release.
+// it in memory until Release. ErrUnavailable if it cannot be read just now: the
+// next call reads it again.
 func (h *Hub) Acquire(ctx context.Context, name string) (*Room, error) {
 	r := h.lookup(name)
 	if r == nil {
-		r = h.load(ctx, name)
+		r = h.load(name)
 	}
 	select {
 	case <-r.loaded:
@@ -119,7 +122,7 @@ func (h *Hub) Acquire(ctx context.Context, name string) (*Room, error) {
 	}
 	if r.loadErr != nil {
 		r.Release()
-		return nil, r.loadErr
+		return nil, unavailable(name, r.loadErr)
 	}
 	return r, nil
 }
@@ -134,9 +137,9 @@ func (h *Hub) lookup(name string) *Room {
 	return r
 }
 
-// load makes the room's entry and fills it, unless another caller has made it
-// meanwhile.
-func (h *Hub) load(ctx context.Context, name string) *Room {
+// load makes the room's entry and has it filled, unless another caller has made
+// it meanwhile.
+func (h *Hub) load(name string) *Room {
 	h.mu.Lock()
 	r, found := h.rooms[name]
 	if !found {
@@ -148,18 +151,25 @@ func (h *Hub) load(ctx context.Context, name string) *Room {
 	if found {
 		return r
 	}
-	// Others may wait for this load: it does not end with the first caller.
-	log, err := h.store.OpenLog(context.WithoutCancel(ctx), name)
-	if err != nil {
-		h.mu.Lock()
-		delete(h.rooms, name)
-		h.mu.Unlock()
-		r.loadErr = err
-	} else {
-		r.open(log)
-	}
-	close(r.loaded)
+	// Others may wait for this load, so it does not end with the first caller, and
+	// that one need not wait for a slow disk longer than it wants to.
+	h.background.Go(func() { h.fill(r) })
 	return r
+}
+
+// fill reads a room's state. One that cannot be read is forgotten, for those who
+// wait to be told and the next caller to read it again.
+func (h *Hub) fill(r *Room) {
+	defer close(r.loaded)
+	log, err := h.store.OpenLog(context.Background(), r.name)
+	if err == nil {
+		r.open(log)
+		return
+	}
+	r.loadErr = err
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.rooms, r.name)
 }
 
 // drop forgets a room that is of no use to anybody.

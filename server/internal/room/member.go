@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -21,14 +22,14 @@ func (r *Room) learn(ctx context.Context, user string) error {
 	for {
 		r.mu.Lock()
 		_, known := r.members[user]
-		exists, unlearned := r.meta != nil, r.unlearned
+		exists, log, unlearned := r.meta != nil, r.log, r.unlearned
 		r.mu.Unlock()
 		if known || !exists {
 			return nil
 		}
-		_, member, err := r.log.Member(ctx, user)
+		_, member, err := log.Member(ctx, user)
 		if err != nil || !member {
-			return err
+			return r.unavailable(err)
 		}
 		if r.learned(user, unlearned) {
 			return nil
@@ -68,27 +69,33 @@ func (r *Room) isMember(user string) bool {
 
 // Entitled returns nil if the user may see the room, otherwise ErrNotFound.
 func (r *Room) Entitled(ctx context.Context, user string) error {
-	if err := r.learn(ctx, user); err != nil {
-		return err
+	for {
+		failures := r.failuresNow()
+		if err := r.learn(ctx, user); err != nil {
+			return err
+		}
+		if r.isMember(user) {
+			return nil
+		}
+		if r.failuresNow() == failures { // otherwise what was learned may have been forgotten
+			return ErrNotFound
+		}
 	}
-	if !r.isMember(user) {
-		return ErrNotFound
-	}
-	return nil
 }
 
 // Member returns a user's membership, or ErrNotFound.
 func (r *Room) Member(ctx context.Context, user string) (store.Member, error) {
-	m, ok, err := r.log.Member(ctx, user)
+	m, ok, err := r.engine().Member(ctx, user)
 	if err == nil && !ok {
 		err = ErrNotFound
 	}
-	return m, err
+	return m, r.unavailable(err)
 }
 
 // Members returns up to limit members whose names are not before from.
 func (r *Room) Members(ctx context.Context, from string, limit int) ([]store.Member, error) {
-	return r.log.Members(ctx, from, limit)
+	members, err := r.engine().Members(ctx, from, limit)
+	return members, r.unavailable(err)
 }
 
 // Change is the outcome of a change of membership.
@@ -164,25 +171,29 @@ func (r *Room) createLocked(meta store.Meta, further []string, done func(error))
 	}
 	entries := []entry{{element: created, sender: meta.Creator}}
 	var members []store.MemberChange
+	named := make(map[string]bool)
 	for _, user := range append([]string{meta.Creator}, further...) {
-		if r.members[user] {
-			continue // named twice
+		if named[user] {
+			continue // twice
 		}
 		e, err := memberEntry(meta.Creator, user, reprisev1.MemberChange_KIND_JOINED, meta.Created)
 		if err != nil {
 			return Change{}, err
 		}
-		r.members[user] = true
+		named[user] = true
 		entries = append(entries, e)
 		members = append(members, store.MemberChange{
 			User: user, Joined: true, Offset: r.head + uint64(len(entries)), By: meta.Creator,
 		})
 	}
+	if err := r.appendLocked(entries, members, &meta, done); err != nil {
+		return Change{}, err
+	}
 	r.creating = &meta
+	maps.Copy(r.members, named)
 	if !meta.Retention.IsZero() {
 		r.hub.retains.Store(true)
 	}
-	r.appendLocked(entries, members, &meta, done)
 	return Change{Offset: members[0].Offset, Incarnation: r.hub.store.Incarnation()}, nil
 }
 
@@ -191,10 +202,10 @@ func (r *Room) createLocked(meta store.Meta, further []string, done func(error))
 // still come to be.
 func (r *Room) Join(ctx context.Context, user string, checks Checks) (Change, error) {
 	now := time.Now()
-	var known uint64
+	var known, failures uint64
 	c, err := r.change(ctx, user, func(done func(error)) (Change, error) {
 		if r.members[user] {
-			known = r.head
+			known, failures = r.head, r.failures
 			return Change{}, errAlready
 		}
 		if r.meta == nil && r.creating == nil {
@@ -218,7 +229,7 @@ func (r *Room) Join(ctx context.Context, user string, checks Checks) (Change, er
 		return c, err
 	}
 	// Whoever named the user at the room's creation may still wait for it.
-	if err := r.Reach(ctx, known); err != nil {
+	if err := r.reach(ctx, known, failures); err != nil {
 		return Change{}, err
 	}
 	m, err := r.Member(ctx, user)
@@ -255,8 +266,11 @@ func (r *Room) changeLocked(user, by string, joined bool, now time.Time, done fu
 		return Change{}, err
 	}
 	offset := r.head + 1
+	changes := []store.MemberChange{{User: user, Joined: joined, Offset: offset, By: by}}
+	if err := r.appendLocked([]entry{e}, changes, nil, done); err != nil {
+		return Change{}, err
+	}
 	r.members[user] = joined
-	r.appendLocked([]entry{e}, []store.MemberChange{{User: user, Joined: joined, Offset: offset, By: by}}, nil, done)
 	return Change{Offset: offset, Incarnation: r.hub.store.Incarnation()}, nil
 }
 
@@ -279,16 +293,20 @@ func (r *Room) change(ctx context.Context, user string, do func(done func(error)
 	if err != nil {
 		return Change{}, err
 	}
+	failures := r.failuresNow()
 	if err := r.learn(ctx, user); err != nil {
 		release()
 		return Change{}, err
 	}
 	durable := make(chan error, 1)
+	var c Change
 	r.mu.Lock()
-	c, err := do(func(err error) {
-		release()
-		durable <- err
-	})
+	if err = r.sinceLocked(failures); err == nil {
+		c, err = do(func(err error) {
+			release()
+			durable <- err
+		})
+	}
 	r.mu.Unlock()
 	if err != nil {
 		release()

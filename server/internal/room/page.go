@@ -127,8 +127,11 @@ func (r *Room) untilLocked(first uint64) uint64 {
 // them: of the readers that lack the same events, one reads. Nobody else reads
 // from first meanwhile, see read. ok is false if retention was faster.
 func (r *Room) fetch(ctx context.Context, first, to uint64) (c chunk, ok bool, err error) {
-	defer r.fetched(first)
-	page, err := r.log.Read(ctx, first-1, to, chunkMax, nil)
+	defer func() {
+		r.fetched(first)
+		err = r.unavailable(err)
+	}()
+	page, err := r.engine().Read(ctx, first-1, to, chunkMax, nil)
 	if err != nil || page.First != first {
 		return chunk{}, false, err
 	}

@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/event"
 	"github.com/reprise-chat/reprise/server/internal/fault"
+	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
 // Publish is an event that a user wants in a room's log.
@@ -108,9 +110,9 @@ func (r *Room) published(ctx context.Context, e *reprisev1.Event) (rec Receipt, 
 	if e.GetClientId() == "" || fault.Broken(fault.ForgetClientID) {
 		return Receipt{}, false, nil
 	}
-	offset, err := r.log.Lookup(ctx, e.GetSender(), e.GetClientId())
+	offset, err := r.engine().Lookup(ctx, e.GetSender(), e.GetClientId())
 	if err != nil || offset == 0 {
-		return Receipt{}, false, err
+		return Receipt{}, false, r.unavailable(err)
 	}
 	b, err := r.read(ctx, offset-1, offset, 1)
 	if err != nil {
@@ -121,7 +123,7 @@ func (r *Room) published(ctx context.Context, e *reprisev1.Event) (rec Receipt, 
 	}
 	old, err := event.Decode(b.Data)
 	if err != nil {
-		return Receipt{}, false, err
+		return Receipt{}, false, r.unavailable(&store.CorruptError{Room: r.name, Offset: offset, Detail: err.Error()})
 	}
 	if !sameBody(old, e) {
 		return Receipt{}, false, ErrClientIDReused
@@ -139,6 +141,7 @@ func sameBody(a, b *reprisev1.Event) bool {
 // submit makes the remaining checks and gives the event its offset.
 func (r *Room) submit(ctx context.Context, p Publish, done func(Receipt, error)) error {
 	sender := p.Event.GetSender()
+	failures := r.failuresNow()
 	if err := r.learn(ctx, sender); err != nil {
 		return err
 	}
@@ -155,30 +158,27 @@ func (r *Room) submit(ctx context.Context, p Publish, done func(Receipt, error))
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.acceptsLocked(p.Fence); err != nil {
+	if err := cmp.Or(r.sinceLocked(failures), r.acceptsLocked(p.Fence)); err != nil {
 		return err
 	}
 	if r.meta == nil || !r.members[sender] {
 		return ErrNotFound
 	}
 	rec.Offset = r.head + 1
-	r.appendLocked([]entry{{element, sender, p.Event.GetClientId()}}, nil, nil, func(err error) {
+	return r.appendLocked([]entry{{element, sender, p.Event.GetClientId()}}, nil, nil, func(err error) {
 		if err != nil {
 			done(Receipt{}, err)
 			return
 		}
 		done(rec, nil)
 	})
-	return nil
 }
 
-// acceptsLocked makes the checks that every append makes last.
+// acceptsLocked makes the checks that every append makes last, but for that of
+// the engine itself.
 func (r *Room) acceptsLocked(fence func() error) error {
 	if r.failed != nil {
 		return r.failed
-	}
-	if err := r.hub.store.Writable(); err != nil {
-		return err
 	}
 	if r.pending >= maxPending {
 		return ErrBusy

@@ -1,8 +1,10 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
@@ -25,29 +27,40 @@ func (h *Hub) retain(ctx context.Context) {
 	}
 }
 
-// TrimAll applies retention to every room now. When no room has any, it finds
-// that out once and then has nothing to do.
+// TrimAll applies retention to every room now, also when that fails for some of
+// them. When no room has any, it finds that out once and then has nothing to do.
 func (h *Hub) TrimAll(ctx context.Context) error {
 	if h.surveyed.Load() && !h.retains.Load() {
 		return nil
 	}
 	const page = 256
+	failed := 0
+	var first error
 	for after := ""; ; {
 		names, err := h.store.Rooms(ctx, after, page)
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
-			if err := h.trim(ctx, name); err != nil {
+			err := h.trim(ctx, name)
+			if ctx.Err() != nil || errors.Is(err, store.ErrClosed) {
 				return err
+			}
+			if err != nil {
+				failed++
+				first = cmp.Or(first, err)
 			}
 		}
 		if len(names) < page {
-			h.surveyed.Store(true)
-			return nil
+			break
 		}
 		after = names[len(names)-1]
 	}
+	if failed > 0 {
+		return fmt.Errorf("%d rooms, the first of them: %w", failed, first)
+	}
+	h.surveyed.Store(true)
+	return nil
 }
 
 func (h *Hub) trim(ctx context.Context, name string) error {
@@ -90,7 +103,7 @@ func (r *Room) trim(ctx context.Context) error {
 	}
 	r.trimming.Lock()
 	defer r.trimming.Unlock()
-	s, err := r.log.Trim(ctx, b)
+	s, err := r.engine().Trim(ctx, b)
 	r.mu.Lock()
 	before := r.oldest
 	r.oldest = max(r.oldest, s.Oldest)

@@ -17,10 +17,9 @@ const maxPending = 4096
 // Room is one room: the single writer of its log on this node. Safe for
 // concurrent use; no method but those with a context blocks.
 type Room struct {
-	// Static; log is set before loaded is closed.
+	// Static; loadErr is set before loaded is closed.
 	name    string
 	hub     *Hub
-	log     store.Log
 	loaded  chan struct{}
 	loadErr error
 
@@ -36,6 +35,7 @@ type Room struct {
 
 	// Guarded by mu, which is never held across I/O, a send, or Wake.
 	mu        sync.Mutex
+	log       store.Log   // another one after a write failed
 	meta      *store.Meta // nil: the room does not exist
 	creating  *store.Meta // its first append is on the way
 	head      uint64      // newest offset given
@@ -48,7 +48,8 @@ type Room struct {
 	claims    map[claim]chan struct{} // closed when it is given back; nil: nobody waits
 	pending   int                     // events given an offset and not yet durable
 	moved     chan struct{}           // closed at the next commit; nil: nobody waits
-	failed    error
+	failed    error                   // why nothing is appended until the room is mended
+	failures  uint64                  // how often it was
 	tail      tail
 	pages     []chunk                  // read from the store, by first offset
 	fetching  map[uint64]chan struct{} // first offsets being read; closed when they were
@@ -135,10 +136,10 @@ type entry struct {
 }
 
 // appendLocked gives the entries their offsets and hands them to the engine.
-// Every check that could refuse them has been made, under the same lock. done
-// is called when they are durable and readers can reach them, and must not
-// block.
-func (r *Room) appendLocked(entries []entry, members []store.MemberChange, create *store.Meta, done func(error)) {
+// Every check of this package that could refuse them has been made, under the
+// same lock. done is called when they are durable and readers can reach them,
+// and must not block; not if an error is returned: then nothing has changed.
+func (r *Room) appendLocked(entries []entry, members []store.MemberChange, create *store.Meta, done func(error)) error {
 	first := r.head + 1
 	events := make([]store.Event, len(entries))
 	for i, e := range entries {
@@ -150,13 +151,23 @@ func (r *Room) appendLocked(entries []entry, members []store.MemberChange, creat
 		fault.Point(fault.Committed)
 		r.committed(a, err)
 		fault.Point(fault.Shown)
-		done(err)
+		done(r.unavailable(err))
+	}
+	fault.Point(fault.Assigned)
+	if err := r.log.Append(a); err != nil {
+		return err
 	}
 	r.used.Store(true)
 	r.head += uint64(len(entries))
 	r.pending += len(entries)
-	fault.Point(fault.Assigned)
-	r.log.Append(a)
+	return nil
+}
+
+// engine returns the room's log, for reading.
+func (r *Room) engine() store.Log {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log
 }
 
 // committed makes a durable append visible and has the readers woken. It is
@@ -165,9 +176,7 @@ func (r *Room) committed(a *store.Append, err error) {
 	r.mu.Lock()
 	r.pending -= len(a.Events)
 	if err != nil {
-		// The engine takes nothing more into this log until it is opened anew.
-		r.failed = err
-		r.stirLocked()
+		r.failLocked(err)
 		r.mu.Unlock()
 		return
 	}
@@ -209,13 +218,23 @@ func (r *Room) committed(a *store.Append, err error) {
 }
 
 // Reach waits until readers may reach offset. The caller has it from the
-// store, which shows a commit a moment before the room does.
+// store, which shows a commit a moment before the room does, or from the room,
+// which may have given it to an append that fails: then ErrUnavailable.
 func (r *Room) Reach(ctx context.Context, offset uint64) error {
+	return r.reach(ctx, offset, r.failuresNow())
+}
+
+// reach is Reach for an offset that was known after so many failures.
+func (r *Room) reach(ctx context.Context, offset, failures uint64) error {
 	for {
 		r.mu.Lock()
-		if r.durable >= offset || r.failed != nil {
-			defer r.mu.Unlock()
-			return r.failed
+		if r.durable >= offset {
+			r.mu.Unlock()
+			return nil
+		}
+		if err := r.sinceLocked(failures); err != nil {
+			r.mu.Unlock()
+			return err
 		}
 		if r.moved == nil {
 			r.moved = make(chan struct{})

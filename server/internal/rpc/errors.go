@@ -61,7 +61,8 @@ func (r *refusal) fault(requestID string) *reprisev1.ServerFrame {
 	return &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Fault{Fault: f}}
 }
 
-// known lists what the core's errors mean to a client.
+// known lists what the core's errors mean to a client. An error that wraps
+// several means the first of them.
 var known = []struct {
 	err     error
 	reason  *reason.Reason
@@ -72,6 +73,7 @@ var known = []struct {
 	{room.ErrJoinRefused, reason.JoinRefused, "you may not join this room: ask its creator, or create another one (CreateRoom)"},
 	{room.ErrClientIDReused, reason.ClientIDReused, "you have published another event with this client_id in this room: choose a new one for each event"},
 	{room.ErrBusy, reason.TooManyInFlight, "too many events of this room wait to be stored: try again"},
+	{room.ErrUnavailable, reason.RoomUnavailable, "this room cannot be read or written just now: try again, a publish with the same client_id"},
 	{session.ErrNotFound, reason.SessionNotFound, "no such session of yours: open a new one (Open)"},
 	{session.ErrFenced, reason.Fenced, "another client has taken this session over: do not resume by yourself"},
 	{session.ErrHeld, reason.SessionHeld, "another client holds this session and is alive: fork it or take it over (ResumeRequest.takeover)"},
@@ -83,6 +85,11 @@ var known = []struct {
 	{attach.ErrDraining, reason.Draining, "the server is stopping: resume in a moment"},
 	{store.ErrDiskReserve, reason.DiskReserve, "the server's disk is nearly full and takes no writes; reading goes on: tell its operator"},
 	{store.ErrClosed, reason.Draining, "the server is stopping: resume in a moment"},
+	{store.ErrQueueFull, reason.TooManyInFlight, "too many events wait to be stored: try again"},
+	{store.ErrNotFound, reason.SessionNotFound, "no such session of yours: open a new one (Open)"},
+	{store.ErrConflict, reason.StoreUnavailable, "somebody else changed the same thing at the same time: try again"},
+	{store.ErrRead, reason.StoreUnavailable, "the server could not read its disk just now: try again"},
+	{store.ErrCorrupt, reason.StoreUnavailable, "the server could not read its disk just now: try again; its operator finds more in its log"},
 	{auth.ErrMissing, reason.TokenMissing, `no token: send metadata "authorization: Bearer TOKEN" (on a development server: "Bearer dev:YOUR_NAME")`},
 	{auth.ErrInvalid, reason.TokenInvalid, `the token is not valid: send one metadata "authorization: Bearer TOKEN" (on a development server: "Bearer dev:YOUR_NAME", percent-encoded)`},
 	{context.Canceled, reason.Canceled, "the client went away"},
@@ -113,7 +120,11 @@ func refuse(err error) *refusal {
 	}
 	for _, k := range known {
 		if errors.Is(err, k.err) {
-			return &refusal{reason: k.reason, message: k.message}
+			r := &refusal{reason: k.reason, message: k.message}
+			if k.reason == reason.RoomUnavailable || k.reason == reason.StoreUnavailable {
+				r.cause = err
+			}
+			return r
 		}
 	}
 	switch status.Code(err) { // gRPC's own

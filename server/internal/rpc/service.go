@@ -2,9 +2,11 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -13,6 +15,7 @@ import (
 	"github.com/reprise-chat/reprise/server/internal/attach"
 	"github.com/reprise-chat/reprise/server/internal/auth"
 	"github.com/reprise-chat/reprise/server/internal/limit"
+	"github.com/reprise-chat/reprise/server/internal/reason"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/session"
 	"github.com/reprise-chat/reprise/server/internal/store"
@@ -56,6 +59,8 @@ type Service struct {
 	// carried out.
 	reading, decoding budget
 	plans             *plans
+	// diskTrouble is logged once a second: every request may find it.
+	diskTrouble rate.Sometimes
 	// strangers are the streams that need no token.
 	strangers *limit.Tally
 }
@@ -68,6 +73,8 @@ func New(s store.Store, rooms *room.Hub, sessions *session.Registry, attaches *a
 		decoding:  newBudget("bytes of requests in progress", o.MaxFrame),
 		plans:     newPlans(o.maxPositions()),
 		strangers: limit.NewTally(maxStrangers, maxStrangersPerAddress),
+
+		diskTrouble: rate.Sometimes{First: 1, Interval: time.Second},
 	}
 }
 
@@ -172,8 +179,15 @@ func (s *Service) checks(c caller, name string) room.Checks {
 // the server's fault.
 func (s *Service) fail(ctx context.Context, err error) *refusal {
 	r := refuse(err)
-	if r.cause != nil {
+	switch {
+	case r.cause == nil:
+	case r.reason == reason.Internal:
 		s.opts.Logger.ErrorContext(ctx, "request failed", "user", auth.FromContext(ctx).User, "error", r.cause)
+	case !errors.Is(r.cause, store.ErrConflict): // those are said where they are found
+		s.diskTrouble.Do(func() {
+			s.opts.Logger.ErrorContext(ctx, "a request failed because the disk could not be read; its client is told to try again",
+				"user", auth.FromContext(ctx).User, "error", r.cause)
+		})
 	}
 	return r
 }

@@ -39,6 +39,11 @@ var (
 	ErrLocked = errors.New("store: data directory is in use by another process")
 	// ErrCorrupt: stored bytes are not what was written.
 	ErrCorrupt = errors.New("store: corrupt")
+	// ErrRead: the disk did not give what it has. It may the next time.
+	ErrRead = errors.New("store: read failed")
+	// ErrQueueFull: too many bytes of appends wait to be committed. The caller
+	// should have bounded what it has outstanding; it ends by itself.
+	ErrQueueFull = errors.New("store: too many appends wait to be committed")
 )
 
 // Store is an engine.
@@ -48,7 +53,7 @@ type Store interface {
 	Incarnation() string
 
 	// OpenLog returns the log of a room, whether the room exists or not. A
-	// caller keeps at most one Log a room open at a time.
+	// caller appends to at most one Log of a room at a time.
 	OpenLog(ctx context.Context, room string) (Log, error)
 
 	// Rooms returns up to limit names of existing rooms that sort after
@@ -104,11 +109,17 @@ type Log interface {
 	// many may be outstanding. Appends of all rooms that wait are committed
 	// and synced together.
 	//
+	// An error (ErrDiskReserve, ErrQueueFull, ErrClosed) says that a was not
+	// queued: Done is not called, and the Log is as it was, so that the next
+	// append may have the same Expect. What was queued before a disk fills up is
+	// not refused any more.
+	//
 	// It is a compare-and-swap: a is committed only if the room's head is
-	// a.Expect at its turn, otherwise its error is ErrConflict. After a failed
-	// append every later one to this Log fails too (with ErrConflict), until
-	// the Log is opened anew.
-	Append(a *Append)
+	// a.Expect at its turn, otherwise its error is ErrConflict. After an append
+	// that fails at its turn every later one to this Log fails too (with
+	// ErrConflict), because it was numbered from what did not happen. A Log that
+	// is opened anew takes appends again.
+	Append(a *Append) error
 
 	// Read returns the encoded events of offsets in (after, to], oldest
 	// first, appended to buf: as many as fit into maxBytes, but at least one if
@@ -196,9 +207,9 @@ type Append struct {
 	Events []Event
 	// Members changes memberships by these events.
 	Members []MemberChange
-	// Done is called exactly once, by a goroutine of the engine, in the order
-	// of the appends to this Log, with nil when the append is durable and
-	// visible to reads. It must not block.
+	// Done is called exactly once for an append that was queued, by a goroutine
+	// of the engine, in the order of the appends to this Log, with nil when the
+	// append is durable and visible to reads. It must not block.
 	Done func(error)
 }
 

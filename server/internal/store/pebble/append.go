@@ -12,10 +12,9 @@ import (
 
 // appendOp is a queued append.
 type appendOp struct {
-	log     *Log
-	append  *store.Append
-	bytes   int
-	refused error // refused before it was queued
+	log    *Log
+	append *store.Append
+	bytes  int
 }
 
 func newAppendOp(l *Log, a *store.Append) *appendOp {
@@ -26,20 +25,9 @@ func newAppendOp(l *Log, a *store.Append) *appendOp {
 	return o
 }
 
-func (o *appendOp) cost() (events, bytes int) {
-	if o.refused != nil {
-		return 0, 0
-	}
-	return len(o.append.Events), o.bytes
-}
+func (o *appendOp) cost() (events, bytes int) { return len(o.append.Events), o.bytes }
 
 func (o *appendOp) done(err error) { o.append.Done(err) }
-
-// refuse makes the append fail with err at its turn.
-func (o *appendOp) refuse(err error) {
-	o.refused = err
-	o.append = &store.Append{Done: o.append.Done} // lets go of the events
-}
 
 func (o *appendOp) apply(b *batch) error {
 	if err := o.check(b); err != nil {
@@ -50,20 +38,18 @@ func (o *appendOp) apply(b *batch) error {
 	return nil
 }
 
-// check decides whether the append is accepted. It changes nothing.
+// check decides whether the append is accepted, by nothing but the room and the
+// append: how full the disk is was looked at before it was queued. It changes
+// nothing.
 func (o *appendOp) check(b *batch) error {
 	a, t := o.append, &o.log.room.truth
 	switch {
 	case o.log.broken:
 		return fmt.Errorf("%w: an earlier append to this log failed", store.ErrConflict)
-	case o.refused != nil:
-		return o.refused
 	case a.Expect != t.head:
 		return fmt.Errorf("%w: head is %d, not %d", store.ErrConflict, t.head, a.Expect)
 	case (a.Create == nil) != (t.number != 0):
 		return fmt.Errorf("%w: room %q exists: %t", store.ErrConflict, o.log.room.name, t.number != 0)
-	case b.c.s.reserve.low():
-		return store.ErrDiskReserve
 	}
 	if err := checkEvents(o.log.room.name, a); err != nil {
 		return err

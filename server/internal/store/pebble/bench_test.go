@@ -49,7 +49,7 @@ func openBench(b *testing.B, rooms int) (*Store, []store.Log) {
 			b.Fatal(err)
 		}
 		wg.Add(1)
-		logs[i].Append(&store.Append{
+		err := logs[i].Append(&store.Append{
 			Create: &store.Meta{Name: name},
 			Events: []store.Event{{Encoded: element(1, "u", "")}},
 			Done: func(err error) {
@@ -59,6 +59,9 @@ func openBench(b *testing.B, rooms int) (*Store, []store.Log) {
 				wg.Done()
 			},
 		})
+		if err != nil {
+			b.Fatal(err)
+		}
 	}
 	wg.Wait()
 	return s, logs
@@ -96,8 +99,11 @@ func benchCommit(b *testing.B, publishers int, dedupe bool) {
 				if dedupe {
 					e.Sender, e.ClientID = "user", fmt.Sprintf("%016x%08x", p, head)
 				}
-				logs[i].Append(&store.Append{Expect: head, Events: []store.Event{e}, Done: func(err error) { done <- err }})
-				if err := <-done; err != nil {
+				err := logs[i].Append(&store.Append{Expect: head, Events: []store.Event{e}, Done: func(err error) { done <- err }})
+				if err == nil {
+					err = <-done
+				}
+				if err != nil {
 					b.Error(err)
 					return
 				}
@@ -120,7 +126,9 @@ func BenchmarkRead(b *testing.B) {
 			a.Events = append(a.Events, store.Event{Encoded: element(o+2, "user", "")})
 		}
 		wg.Add(1)
-		l.Append(a)
+		if err := l.Append(a); err != nil {
+			b.Fatal(err)
+		}
 	}
 	wg.Wait()
 	buf := make([]byte, 0, 64<<10)

@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -96,32 +97,29 @@ func fillDisk(t *testing.T, reserve int64, total, want uint64) {
 	mustClose(t, s)
 }
 
-// TestQueueFull refuses what is too much, in its place.
+// TestQueueFull refuses what is too much, and takes what comes when there is
+// room again.
 func TestQueueFull(t *testing.T) {
 	q := newQueue(1000)
 	l := &Log{room: &room{name: "r"}}
-	var put []*appendOp
-	for i := range 10 {
-		o := newAppendOp(l, &store.Append{Events: []store.Event{{Encoded: make([]byte, 300)}}})
-		put = append(put, o)
-		if !q.put(o) {
-			t.Fatalf("append %d: closed", i)
+	for range 3 {
+		var put []op
+		for i := range 10 {
+			o := newAppendOp(l, &store.Append{Events: []store.Event{{Encoded: make([]byte, 300)}}})
+			if i < 3 {
+				wantErr(t, q.put(o), nil)
+				put = append(put, o)
+			} else {
+				wantErr(t, q.put(o), store.ErrQueueFull)
+			}
+		}
+		if ops := q.take(); !slices.Equal(ops, put) {
+			t.Fatalf("took %d of %d, or not in order", len(ops), len(put))
 		}
 	}
 	q.close()
-	ops := q.take()
-	if len(ops) != len(put) {
-		t.Fatalf("took %d of %d", len(ops), len(put))
-	}
-	for i, o := range ops {
-		if o != put[i] {
-			t.Fatalf("append %d is not in its place", i)
-		}
-		if refused := put[i].refused != nil; refused != (i >= 3) {
-			t.Errorf("append %d refused: %t", i, refused)
-		}
-	}
-	if len(q.take()) != 0 || q.bytes != 0 || q.put(put[0]) {
+	wantErr(t, q.put(newAppendOp(l, &store.Append{})), store.ErrClosed)
+	if len(q.take()) != 0 || q.bytes != 0 {
 		t.Errorf("a closed queue goes on; %d bytes", q.bytes)
 	}
 }
@@ -189,10 +187,8 @@ func TestLargeAppend(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	a.Done = func(err error) { done <- err }
-	l.Append(a)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	wantErr(t, l.Append(a), nil)
+	wantErr(t, <-done, nil)
 	fill(t, l, 22)
 	for range 2 {
 		if p, err := l.Read(t.Context(), 0, 22, 1<<30, nil); err != nil || p.Last != 22 || len(p.Data) < 20<<20 {

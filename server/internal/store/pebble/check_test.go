@@ -49,10 +49,8 @@ func change(tb testing.TB, l *Log, user string, joined bool) {
 	}
 	done := make(chan error, 1)
 	a.Done = func(err error) { done <- err }
-	l.Append(a)
-	if err := <-done; err != nil {
-		tb.Fatal(err)
-	}
+	must(l.Append(a))
+	must(<-done)
 }
 
 // populate gives a store a bit of everything: rooms, members that come, go and

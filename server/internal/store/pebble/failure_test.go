@@ -43,7 +43,9 @@ func appendOne(tb testing.TB, l *Log, expect uint64) error {
 	}
 	done := make(chan error, 1)
 	a.Done = func(err error) { done <- err }
-	l.Append(a)
+	if err := l.Append(a); err != nil {
+		return err
+	}
 	return <-done
 }
 

@@ -17,8 +17,8 @@ import (
 type Log struct {
 	s    *Store
 	room *room
-	// broken: an append failed, so that all later ones do. Owned by the
-	// committer.
+	// broken: an append failed at its turn, so that all later ones do. Owned by
+	// the committer.
 	broken bool
 }
 
@@ -43,11 +43,16 @@ func (s *Store) OpenLog(ctx context.Context, name string) (store.Log, error) {
 // State implements [store.Log].
 func (l *Log) State() store.State { return l.room.durable.Load().state }
 
-// Append implements [store.Log]. After Close, Done is called by Append itself.
-func (l *Log) Append(a *store.Append) {
-	if !l.s.queue.put(newAppendOp(l, a)) {
-		a.Done(l.s.closedError())
+// Append implements [store.Log].
+func (l *Log) Append(a *store.Append) error {
+	if l.s.reserve.low() {
+		return store.ErrDiskReserve
 	}
+	err := l.s.queue.put(newAppendOp(l, a))
+	if errors.Is(err, store.ErrClosed) {
+		return l.s.closedError()
+	}
+	return err
 }
 
 // acquire returns the newest view and the room's state in it.

@@ -44,7 +44,7 @@ type Options struct {
 	// SweepBatch is how many events one step of a trim removes; 0 is 4,096.
 	SweepBatch int
 	// MaxQueued is how many bytes of appends may wait for the committer
-	// before further ones are refused with ErrQueueFull; 0 is 256 MiB. It is a
+	// before further ones are refused with store.ErrQueueFull; 0 is 256 MiB. It is a
 	// last resort: callers bound what they have outstanding.
 	MaxQueued int
 }

@@ -59,7 +59,9 @@ func child(dir string) {
 			done <- n
 			<-slots
 		}
-		l.Append(a)
+		if err := l.Append(a); err != nil {
+			fail(err)
+		}
 	}
 }
 

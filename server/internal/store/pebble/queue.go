@@ -1,8 +1,9 @@
 package pebble
 
 import (
-	"errors"
 	"sync"
+
+	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
 // Bounds of one batch. More per sync gains nothing and makes everyone wait.
@@ -10,10 +11,6 @@ const (
 	maxBatchEvents = 4096
 	maxBatchBytes  = 1 << 20
 )
-
-// ErrQueueFull refuses an append because too many bytes of appends wait for
-// the committer. The caller should have bounded what it has outstanding.
-var ErrQueueFull = errors.New("store: too many appends wait to be committed")
 
 // op is a write that waits for its turn.
 type op interface {
@@ -43,24 +40,23 @@ func newQueue(maxBytes int) *queue {
 	return &queue{maxBytes: maxBytes, wake: make(chan struct{}, 1)}
 }
 
-// put appends o; ok is false if the queue is closed.
-func (q *queue) put(o op) (ok bool) {
+// put appends o, or refuses it: store.ErrClosed, store.ErrQueueFull.
+func (q *queue) put(o op) error {
 	_, bytes := o.cost()
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
-		return false
+		return store.ErrClosed
 	}
-	if a, isAppend := o.(*appendOp); isAppend && q.bytes+bytes > q.maxBytes {
-		// Its place is kept, because Done is called in order.
-		a.refuse(ErrQueueFull)
-		_, bytes = a.cost()
+	if _, isAppend := o.(*appendOp); isAppend && q.bytes+bytes > q.maxBytes {
+		q.mu.Unlock()
+		return store.ErrQueueFull
 	}
 	q.ops = append(q.ops, o)
 	q.bytes += bytes
 	q.mu.Unlock()
 	q.signal()
-	return true
+	return nil
 }
 
 func (q *queue) signal() {

@@ -25,7 +25,7 @@ func (s *Store) do(ctx context.Context, o op, w awaited) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !s.queue.put(o) {
+	if s.queue.put(o) != nil { // closed: only appends are too many
 		return s.closedError()
 	}
 	select {

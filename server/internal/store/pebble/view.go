@@ -127,7 +127,7 @@ func readError(err error) error {
 	if db.IsCorruptionError(err) {
 		return fmt.Errorf("%w: %w", store.ErrCorrupt, plainError{err})
 	}
-	return fmt.Errorf("store: read: %w", plainError{err})
+	return fmt.Errorf("%w: %w", store.ErrRead, plainError{err})
 }
 
 // plainError is an error of Pebble's as people should see it.

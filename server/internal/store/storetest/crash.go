@@ -16,7 +16,7 @@ func testClose(t *testing.T, h Harness) {
 	for i := range uint64(n) {
 		e := r.eventAt(i+2, "alice", "", "text")
 		r.events = append(r.events, e.Encoded)
-		r.log.Append(&store.Append{Expect: i + 1, Events: []store.Event{e}, Done: func(err error) { done <- err }})
+		check(t, r.log.Append(&store.Append{Expect: i + 1, Events: []store.Event{e}, Done: func(err error) { done <- err }}))
 	}
 	s := h.Reopen()
 	if len(done) != n {
@@ -148,7 +148,9 @@ func (c *crashRoom) write(t testing.TB, s store.Store, quit chan struct{}) {
 			}
 			<-slots
 		}
-		c.log.Append(a)
+		if err := c.log.Append(a); err != nil {
+			a.Done(err) // the power was cut
+		}
 		if n%64 == 0 {
 			c.attachOnce(t, s)
 		}

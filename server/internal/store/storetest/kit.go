@@ -97,8 +97,10 @@ func (r *room) creation(creator string) *store.Append {
 func (r *room) append(a *store.Append) error {
 	done := make(chan error, 2)
 	a.Done = func(err error) { done <- err }
-	r.log.Append(a)
-	err := <-done
+	err := r.log.Append(a)
+	if err == nil {
+		err = <-done
+	}
 	if err == nil {
 		for _, e := range a.Events {
 			r.events = append(r.events, bytes.Clone(e.Encoded))

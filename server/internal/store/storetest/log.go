@@ -281,7 +281,7 @@ func testPipeline(t *testing.T, h Harness) {
 			if i == failing {
 				expect++ // and everything after it fails
 			}
-			r.log.Append(&store.Append{
+			check(t, r.log.Append(&store.Append{
 				Expect: expect,
 				Events: []store.Event{r.eventAt(expect+1, "alice", "", "pipelined")},
 				Done: func(err error) {
@@ -289,7 +289,7 @@ func testPipeline(t *testing.T, h Harness) {
 					outcomes <- err
 					wg.Done()
 				},
-			})
+			}))
 		}
 		wg.Wait()
 		if len(order) != each || !slices.IsSorted(order) {
@@ -314,12 +314,12 @@ func testVisibleWhenDone(t *testing.T, h Harness) {
 	done := make(chan error, n)
 	for i := range uint64(n) {
 		e := r.eventAt(i+2, "alice", fmt.Sprint("c", i), "text")
-		r.log.Append(&store.Append{Expect: i + 1, Events: []store.Event{e}, Done: func(err error) {
+		check(t, r.log.Append(&store.Append{Expect: i + 1, Events: []store.Event{e}, Done: func(err error) {
 			if err == nil && r.log.State().Head < i+2 {
 				err = fmt.Errorf("done with offset %d, state has head %d", i+2, r.log.State().Head)
 			}
 			done <- err
-		}})
+		}}))
 	}
 	for i := range uint64(n) {
 		check(t, <-done)

@@ -113,8 +113,10 @@ func (m *model) Append(rt *rapid.T) {
 	}
 	done := make(chan error, 1)
 	a.Done = func(err error) { done <- err }
-	m.log(name).Append(a)
-	err := <-done
+	err := m.log(name).Append(a)
+	if err == nil {
+		err = <-done
+	}
 	if (err == nil) != (wrong == 0) || err != nil && !errors.Is(err, store.ErrConflict) {
 		rt.Fatalf("Append(%q, %d) to head %d: %v", name, a.Expect, head, err)
 	}

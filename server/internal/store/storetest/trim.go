@@ -169,7 +169,7 @@ func testTrimWhileInUse(t *testing.T, h Harness) {
 	done := make(chan error, n)
 	for i := range uint64(n) {
 		e := r.eventAt(i+2, "alice", fmt.Sprint("c", i), "text")
-		r.log.Append(&store.Append{Expect: i + 1, Events: []store.Event{e}, Done: func(err error) { done <- err }})
+		check(t, r.log.Append(&store.Append{Expect: i + 1, Events: []store.Event{e}, Done: func(err error) { done <- err }}))
 		if i%16 == 15 { // let the trims have their turns between
 			for range 16 {
 				check(t, <-done)
