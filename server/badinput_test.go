@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,16 +107,15 @@ func badInputAcks(w *badInputWorld) []badInputCase {
 	bad := []*reprisev1.Stretch{{Incarnation: "a b", Offset: 1}}
 	const notOurs = "is not one that the server gave out"
 	cases := badInputRooms(func(s string) proto.Message { return one(&reprisev1.Position{Room: s, Offset: 1}) })
+	// Rooms that one is not in count for nothing.
+	cases = slices.DeleteFunc(cases, func(c badInputCase) bool { return c.want.field == "" })
 	for i := range cases {
-		if cases[i].want.field != "" {
-			cases[i].want.field = "positions[0].room"
-		}
+		cases[i].want.field = "positions[0].room"
 	}
 	return append(cases, []badInputCase{
 		{"never sent", one(&reprisev1.Position{Room: "mine", Incarnation: w.latest.GetIncarnation(), Offset: w.latest.GetOffset() + 1}), badInputBeyond},
 		{"never sent, huge", one(&reprisev1.Position{Room: "mine", Offset: math.MaxUint64}), badInputBeyond},
 		{"another incarnation", one(&reprisev1.Position{Room: "mine", Incarnation: "i_other", Offset: w.latest.GetOffset()}), badInputBeyond},
-		{"one good, one bad", &reprisev1.AckRequest{Positions: []*reprisev1.Position{w.latest, {Room: "theirs", Offset: 1}}}, badInputNoRoom},
 		{"named twice", &reprisev1.AckRequest{Positions: []*reprisev1.Position{w.latest, w.latest}}, badInputField("positions[1].room", "is named twice")},
 		{"too many", &reprisev1.AckRequest{Positions: make([]*reprisev1.Position, 1001)}, badInputField("positions", "at most 1000 entries, has 1001")},
 		{"incarnation not ours", one(&reprisev1.Position{Room: "mine", Incarnation: "a\tb"}), badInputField("positions[0].incarnation", notOurs)},

@@ -117,7 +117,8 @@ func TestP2_Acknowledge(t *testing.T) {
 	}
 	fault("ACK_BEYOND_SENT", at("a", 6))
 	fault("ACK_BEYOND_SENT", at("a", 5), at("b", 3)) // all or none
-	fault("ROOM_NOT_FOUND", at("nowhere", 1))
+	fault("ACK_BEYOND_SENT", at("nowhere", 1), at("b", 3))
+	fault("", at("nowhere", 1)) // counts for nothing
 	fault("ACK_BEYOND_SENT", &reprisev1.Position{Room: "a", Offset: 5, Incarnation: "i_other"})
 	fault("", at("b", 2)) // the effective position at the attach counts as sent
 	fault("", at("a", 4))
@@ -137,4 +138,30 @@ func TestP2_Acknowledge(t *testing.T) {
 	n.connect("alice", r).caughtUp().hangUp()
 	back = n.connect("alice", back.keyOnly()).caughtUp()
 	back.held("a", 2, 5)
+}
+
+// An acknowledgement that names a room just left takes the others.
+func TestP2_AcknowledgeBesideALeftRoom(t *testing.T) {
+	n := serve(t)
+	n.join("alice", "gone", "stays")
+	s := n.connect("alice", &reprisev1.OpenRequest{}).caughtUp()
+	n.say("alice", "gone", "3")
+	n.say("alice", "stays", "3", "4")
+	s.reach("gone", 3)
+	s.reach("stays", 4)
+	both := []*reprisev1.Position{s.position("gone"), s.position("stays")}
+	n.leave("alice", "gone")
+	s.until("RoomClosed", func(f *frame) bool { return f.GetRoomClosed() != nil })
+	s.ack(both...)
+	s.checkpoint(1)
+	if _, err := n.Ack(as(t, "alice"), &reprisev1.AckRequest{Via: s.via(), Positions: both}); err != nil {
+		t.Errorf("as a call: %v", err)
+	}
+	s.hangUp()
+	n.say("alice", "stays", "5")
+	back := n.resume("alice", s.keyOnly()).caughtUp()
+	back.held("stays", 4, 5)
+	if p := back.rooms["stays"]; len(p.gaps) > 0 || len(p.offsets) != 1 {
+		t.Errorf("got %v, gaps %v", p.offsets, p.gaps)
+	}
 }

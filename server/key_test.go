@@ -121,3 +121,40 @@ func TestP7_RecordLost(t *testing.T) {
 		t.Fatalf("Welcome %v, %v", back.welcome, back.rooms["unknown"])
 	}
 }
+
+// What a Welcome that was lost told is told again: rooms gained and lost, until
+// a Welcome is known to have arrived.
+func TestP7_LostWelcomesTellAgain(t *testing.T) {
+	n := serve(t)
+	n.join("alice", "before", "left")
+	s := n.open("alice", &reprisev1.OpenRequest{}).caughtUp()
+	s.hangUp()
+	n.join("alice", "gained")
+	n.leave("alice", "left")
+	n.say("alice", "gained", "3")
+	request := s.keyOnly() // with neither positions nor a checkpoint
+	var last *stream
+	for attempt := range 4 {
+		last = n.resume("alice", request).caughtUp()
+		gained, left := last.rooms["gained"], last.rooms["left"]
+		if gained == nil || !gained.state.GetGained() || gained.state.GetPosition().GetOffset() != 1 {
+			t.Fatalf("attempt %d: gained room %v", attempt, gained)
+		}
+		last.held("gained", 1, 3)
+		if left == nil || left.closed.GetReason() != reprisev1.RoomClosed_REASON_LEFT {
+			t.Fatalf("attempt %d: lost room %v", attempt, left)
+		}
+		if last.rooms["before"] != nil {
+			t.Fatalf("attempt %d names a room that is as it was", attempt)
+		}
+		last.hangUp() // and nobody looked at it
+		if attempt == 1 {
+			n.restart()
+		}
+	}
+	// The newest key proves that its Welcome came.
+	back := n.resume("alice", last.keyOnly()).caughtUp()
+	if p := back.rooms["gained"]; p != nil && p.state.GetGained() || back.rooms["left"] != nil {
+		t.Errorf("told again: %v, %v", p, back.rooms["left"])
+	}
+}

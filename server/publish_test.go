@@ -206,3 +206,50 @@ func (n *node) trimmedTo(user, room string, oldest uint64) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// A retry of what succeeded is told so although its session has ended since;
+// something new is not published for it. Nobody else learns anything.
+func TestP4_RetryAfterTheSessionEnded(t *testing.T) {
+	n := serve(t)
+	n.join("alice", "lobby")
+	n.join("bob", "lobby")
+	s := n.open("alice", &reprisev1.OpenRequest{}).caughtUp()
+	message := &reprisev1.SendMessageRequest{Via: s.via(), Room: "lobby", ClientId: "m", Text: "hello"}
+	custom := &reprisev1.SendCustomRequest{Via: s.via(), Room: "lobby", ClientId: "c", Type: "x", Data: "hello"}
+	first, err := n.SendMessage(as(t, "alice"), message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := n.SendCustom(as(t, "alice"), custom)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.EndSession(as(t, "alice"), &reprisev1.EndSessionRequest{SessionId: s.welcome.GetSessionId()}); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, s.end(), codes.NotFound, "SESSION_NOT_FOUND")
+	for range 2 {
+		if out, err := n.SendMessage(as(t, "alice"), message); err != nil || !out.GetDuplicate() || out.GetOffset() != first.GetOffset() {
+			t.Errorf("SendMessage again: %v, %v", out, err)
+		}
+		if out, err := n.SendCustom(as(t, "alice"), custom); err != nil || !out.GetDuplicate() || out.GetOffset() != other.GetOffset() {
+			t.Errorf("SendCustom again: %v, %v", out, err)
+		}
+		n.leave("alice", "lobby") // does not matter either
+		n.join("alice", "lobby")
+		n.restart()
+	}
+	head := n.room("alice", "lobby").GetHead()
+	message.Text = "something else"
+	_, err = n.SendMessage(as(t, "alice"), message)
+	refused(t, err, codes.AlreadyExists, "CLIENT_ID_REUSED")
+	message.ClientId = "new"
+	_, err = n.SendMessage(as(t, "alice"), message)
+	refused(t, err, codes.NotFound, "SESSION_NOT_FOUND")
+	message.ClientId, message.Text = "m", "hello"
+	_, err = n.SendMessage(as(t, "bob"), message) // another user's session, and key
+	refused(t, err, codes.NotFound, "SESSION_NOT_FOUND")
+	if got := n.room("alice", "lobby").GetHead(); got != head {
+		t.Errorf("%d events were published", got-head)
+	}
+}

@@ -330,7 +330,9 @@ type RoomState struct {
 	// Where delivery to this stream starts, before any Rewind or Gap that
 	// follows.
 	Position *Position `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
-	// True if the user joined since this session was last attached.
+	// True if the user joined since this session was last attached, as far as the
+	// client is known to have been told: a Welcome that did not arrive counts for
+	// nothing.
 	Gained        bool `protobuf:"varint,3,opt,name=gained,proto3" json:"gained,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -764,7 +764,8 @@ type AckRequest struct {
 	// not used on a Connect stream.
 	Via *Via `protobuf:"bytes,1,opt,name=via,proto3" json:"via,omitempty"`
 	// Positions handled, at most 1000. None may be beyond what was sent on
-	// this attachment.
+	// this attachment. Those of rooms that the user is not in, perhaps no longer,
+	// count for nothing.
 	Positions     []*Position `protobuf:"bytes,2,rep,name=positions,proto3" json:"positions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,7 +1,6 @@
 package attach
 
 import (
-	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -26,9 +25,10 @@ func (e *BeyondSentError) Error() string { return ErrBeyondSent.Error() }
 // Unwrap returns ErrBeyondSent.
 func (e *BeyondSentError) Unwrap() error { return ErrBeyondSent }
 
-// Acknowledge takes cumulative positions: all of them or, with an error, none.
-// A *BeyondSentError if one is beyond what was sent on this attachment,
-// room.ErrNotFound if one is of a room the attachment has no place in.
+// Acknowledge takes cumulative positions: all of them or, with an error, none. A
+// *BeyondSentError if one is beyond what was sent on this attachment. Those of
+// rooms that the attachment has no place in count for nothing: the user has left
+// them, perhaps on another device and a moment ago.
 func (a *Attachment) Acknowledge(ps []Acked) error {
 	if len(ps) == 0 {
 		return nil
@@ -40,7 +40,7 @@ func (a *Attachment) Acknowledge(ps []Acked) error {
 	for i, p := range ps {
 		at := a.placeLocked(p.Room)
 		if at == nil {
-			return room.ErrNotFound
+			continue
 		}
 		r := at.cursor.Room()
 		if p.Offset > at.sent {

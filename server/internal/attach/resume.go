@@ -78,8 +78,7 @@ type attaching struct {
 	// ephemeral: of a session that ends with the stream.
 	ephemeral bool
 
-	seen    uint64 // version of the memberships at the last attach
-	missed  bool   // the client did not get the Welcome of that attach
+	seen    uint64 // version of the memberships that the client was told last
 	version uint64 // and now
 	stored  map[string]store.Position
 	lost    []store.UserRoom
@@ -144,7 +143,7 @@ func (at *attaching) prepare(ctx context.Context, c *session.Candidate, r Resume
 	if err := c.Covers(r.Checkpoint, at.stored, claims); err != nil {
 		return nil, nil, err
 	}
-	at.seen, at.missed = c.Seen(), c.Missed()
+	at.seen = c.Seen()
 	if err := at.rooms(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -242,15 +241,12 @@ func (at *attaching) rooms(ctx context.Context) error {
 }
 
 // mustTell reports whether the client has to be told that a membership has
-// ended: it names the room, or has not seen the change. A Welcome that was lost
-// may have taken the RoomClosed after it along; then every room that the
-// session has a position in is named again.
+// ended: it names the room, or has not been told of the change.
 func (at *attaching) mustTell(ended store.UserRoom) bool {
 	if _, claimed := at.claimed[ended.Room]; claimed {
 		return true
 	}
-	_, held := at.stored[ended.Room]
-	return at.stored != nil && ended.Version > at.seen || held && at.missed
+	return at.stored != nil && ended.Version > at.seen
 }
 
 // place decides where delivery of one room starts (DESIGN: the effective

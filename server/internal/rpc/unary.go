@@ -2,10 +2,12 @@ package rpc
 
 import (
 	"context"
+	"errors"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/auth"
 	"github.com/reprise-chat/reprise/server/internal/room"
+	"github.com/reprise-chat/reprise/server/internal/session"
 )
 
 // published is a publish's answer on its way to the unary call that waits.
@@ -47,17 +49,41 @@ func unary[T any](ctx context.Context, s *Service, via *reprisev1.Via, do func(c
 	return out, nil
 }
 
+// publishing is unary for a publish: that its session is gone is looked at last,
+// like everything that may refuse it, so that a retry of what succeeded is never
+// told that it failed. [P4]
+func publishing[T any](ctx context.Context, s *Service, via *reprisev1.Via, start func(caller, func(T, error))) (T, error) {
+	return unary(ctx, s, nil, func(c caller) (T, error) {
+		var none T
+		var v violations
+		if v.via(via); v.err() != nil {
+			return none, v.err()
+		}
+		spoken, release, err := s.callerOf(ctx, via)
+		switch {
+		case errors.Is(err, session.ErrNotFound):
+			c.fence = func() error { return err }
+		case err != nil:
+			return none, err
+		default:
+			defer release()
+			c = spoken
+		}
+		return await(ctx, func(done func(T, error)) { start(c, done) })
+	})
+}
+
 // SendMessage implements ChatService.
 func (s *Service) SendMessage(ctx context.Context, r *reprisev1.SendMessageRequest) (*reprisev1.SendMessageResponse, error) {
-	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.SendMessageResponse, error) {
-		return await(ctx, func(done func(*reprisev1.SendMessageResponse, error)) { s.sendMessage(ctx, c, r, "", done) })
+	return publishing(ctx, s, r.GetVia(), func(c caller, done func(*reprisev1.SendMessageResponse, error)) {
+		s.sendMessage(ctx, c, r, "", done)
 	})
 }
 
 // SendCustom implements ChatService.
 func (s *Service) SendCustom(ctx context.Context, r *reprisev1.SendCustomRequest) (*reprisev1.SendCustomResponse, error) {
-	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.SendCustomResponse, error) {
-		return await(ctx, func(done func(*reprisev1.SendCustomResponse, error)) { s.sendCustom(ctx, c, r, "", done) })
+	return publishing(ctx, s, r.GetVia(), func(c caller, done func(*reprisev1.SendCustomResponse, error)) {
+		s.sendCustom(ctx, c, r, "", done)
 	})
 }
 

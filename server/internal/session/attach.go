@@ -162,15 +162,20 @@ func (c *Candidate) Abandon() {
 	c.release()
 }
 
-// Seen returns the version of the user's memberships at the last attach.
+// Seen returns the version of the user's memberships that the client was told
+// last: with the Welcome whose key it presented, whatever was sent since and did
+// not arrive.
 func (c *Candidate) Seen() uint64 {
+	if told := c.keys[0].Told; told > 0 {
+		return told - 1
+	}
+	if len(c.keys) > 1 { // recorded by an earlier release: it has not seen the last one
+		return 0
+	}
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	return c.session.record.Seen
 }
-
-// Missed reports whether the client did not get the Welcome of the last attach.
-func (c *Candidate) Missed() bool { return len(c.keys) > 1 }
 
 // Positions returns what the session has acknowledged, by room.
 func (c *Candidate) Positions(ctx context.Context) (map[string]store.Position, error) {
@@ -226,7 +231,7 @@ func (c *Candidate) Commit(ctx context.Context, h Holder, seen uint64, named, ga
 	s.mu.Lock()
 	rec := s.record
 	rec.Attach++
-	rec.Keys = mint(c.keys, key, rec.Attach)
+	rec.Keys = mint(c.keys, key, rec.Attach, seen)
 	rec.Seen = seen
 	rec.Attached = time.Now()
 	if len(named) > 0 { // newer than any checkpoint; of a gained room the client holds nothing yet
@@ -275,7 +280,7 @@ func (g *Registry) Create(ctx context.Context, h Holder, user string, seen uint6
 	now := time.Now()
 	key := newKey(user)
 	rec := store.Session{
-		ID: newID(), User: user, Attach: 1, Keys: mint(nil, key, 1),
+		ID: newID(), User: user, Attach: 1, Keys: mint(nil, key, 1, seen),
 		Created: now, Attached: now, Seen: seen, Checkpoint: firstCheckpoint,
 	}
 	if claimed { // it has handled something, if not in this session

@@ -79,16 +79,17 @@ func prove(keys []store.Key, key string) (rest []store.Key, ok bool) {
 	return keys[found:], true
 }
 
-// mint appends the hash of a new key for attach. At the bound the oldest key
+// mint appends the hash of a new key for attach, whose Welcome tells the
+// memberships up to version seen. At the bound the oldest key
 // minted since the proven one goes: the proven one is known to be held.
-func mint(keys []store.Key, key string, attach uint64) []store.Key {
+func mint(keys []store.Key, key string, attach, seen uint64) []store.Key {
 	out := make([]store.Key, 0, maxKeys)
 	if n := len(keys); n >= maxKeys {
 		out = append(out, keys[0])
 		keys = keys[n-maxKeys+2:]
 	}
 	out = append(out, keys...)
-	return append(out, store.Key{Hash: hashKey(key), Attach: attach})
+	return append(out, store.Key{Hash: hashKey(key), Attach: attach, Told: seen + 1})
 }
 
 var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

@@ -58,7 +58,7 @@ func (a *attaches) attach(present string) bool {
 func (a *attaches) mint(rest []store.Key) {
 	key := newKey("alice")
 	a.minted = append(a.minted, key)
-	a.keys = mint(rest, key, uint64(len(a.minted)))
+	a.keys = mint(rest, key, uint64(len(a.minted)), 0)
 }
 
 // TestKeyLostWelcomes: the key one holds works however many Welcomes in a row

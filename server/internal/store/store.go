@@ -290,6 +290,9 @@ type Key struct {
 	Hash [32]byte
 	// Attach is the attach number it was minted for.
 	Attach uint64
+	// Told is one more than the version of the user's memberships that the
+	// Welcome with this key told the client; 0 if that was not recorded.
+	Told uint64
 }
 
 // Position is a session's acknowledged place in a room.

@@ -458,7 +458,10 @@ type Key struct {
 	// SHA-256 of the key.
 	Hash []byte `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
 	// Attach number it was minted for.
-	Attach        uint64 `protobuf:"varint,2,opt,name=attach,proto3" json:"attach,omitempty"`
+	Attach uint64 `protobuf:"varint,2,opt,name=attach,proto3" json:"attach,omitempty"`
+	// One more than the version of the user's memberships that its Welcome told;
+	// 0 if that was not recorded.
+	Told          uint64 `protobuf:"varint,3,opt,name=told,proto3" json:"told,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -503,6 +506,13 @@ func (x *Key) GetHash() []byte {
 func (x *Key) GetAttach() uint64 {
 	if x != nil {
 		return x.Attach
+	}
+	return 0
+}
+
+func (x *Key) GetTold() uint64 {
+	if x != nil {
+		return x.Told
 	}
 	return 0
 }
@@ -610,10 +620,11 @@ const file_reprise_store_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\b \x01(\x04R\n" +
 	"checkpoint\x12\x12\n" +
-	"\x04used\x18\t \x01(\x04R\x04used\"1\n" +
+	"\x04used\x18\t \x01(\x04R\x04used\"E\n" +
 	"\x03Key\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x16\n" +
-	"\x06attach\x18\x02 \x01(\x04R\x06attach\"d\n" +
+	"\x06attach\x18\x02 \x01(\x04R\x06attach\x12\x12\n" +
+	"\x04told\x18\x03 \x01(\x04R\x04told\"d\n" +
 	"\bPosition\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\fR\vincarnation\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x1e\n" +

@@ -193,7 +193,9 @@ export type RoomState = Message<"reprise.v1.RoomState"> & {
   position?: Position | undefined;
 
   /**
-   * True if the user joined since this session was last attached.
+   * True if the user joined since this session was last attached, as far as the
+   * client is known to have been told: a Welcome that did not arrive counts for
+   * nothing.
    *
    * @generated from field: bool gained = 3;
    */

@@ -424,7 +424,8 @@ export type AckRequest = Message<"reprise.v1.AckRequest"> & {
 
   /**
    * Positions handled, at most 1000. None may be beyond what was sent on
-   * this attachment.
+   * this attachment. Those of rooms that the user is not in, perhaps no longer,
+   * count for nothing.
    *
    * @generated from field: repeated reprise.v1.Position positions = 2;
    */

@@ -138,7 +138,7 @@ func sessionRecord(s store.Session) *storev1.Session {
 		Used:       s.Used,
 	}
 	for _, k := range s.Keys {
-		r.Keys = append(r.Keys, &storev1.Key{Hash: k.Hash[:], Attach: k.Attach})
+		r.Keys = append(r.Keys, &storev1.Key{Hash: k.Hash[:], Attach: k.Attach, Told: k.Told})
 	}
 	return r
 }
@@ -163,7 +163,7 @@ func decodeSession(id string, value []byte) (store.Session, error) {
 		if len(k.GetHash()) != len(store.Key{}.Hash) {
 			return store.Session{}, fmt.Errorf("key hash of %d bytes", len(k.GetHash()))
 		}
-		s.Keys = append(s.Keys, store.Key{Hash: [32]byte(k.GetHash()), Attach: k.GetAttach()})
+		s.Keys = append(s.Keys, store.Key{Hash: [32]byte(k.GetHash()), Attach: k.GetAttach(), Told: k.GetTold()})
 	}
 	return s, nil
 }

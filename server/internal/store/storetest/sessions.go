@@ -65,7 +65,7 @@ func testSession(t *testing.T, h Harness) {
 	want := store.Session{
 		ID: "s_1", User: "alice", Attach: 7, Seen: 42, Checkpoint: 3,
 		Created: epoch, Attached: epoch.Add(time.Nanosecond),
-		Keys: []store.Key{{Hash: [32]byte{1}, Attach: 6}, {Hash: [32]byte{31: 2}, Attach: 7}},
+		Keys: []store.Key{{Hash: [32]byte{1}, Attach: 6, Told: 41}, {Hash: [32]byte{31: 2}, Attach: 7}},
 	}
 	given := want
 	given.Keys = slices.Clone(want.Keys)
