@@ -11,6 +11,7 @@ import (
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/session"
+	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
 // metrics counts what the promises are about. It is told by the core and asks
@@ -29,12 +30,27 @@ type metrics struct {
 	live, replayed, published prometheus.Counter
 }
 
+// How a publish ends, as reprise_publishes_total says it.
+const (
+	publishOK        = "ok"
+	publishDuplicate = "duplicate"
+	publishFenced    = "fenced"
+	publishNotFound  = "not_found"
+	publishRefused   = "refused"
+)
+
+// newMetrics returns metrics of which every one, with every value of its labels,
+// is there from the start, at zero: a rate over a counter that appears with its
+// first event misses that event.
 func newMetrics() *metrics {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	vec := func(name, help, label string, values ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 		r.MustRegister(c)
+		for _, v := range values {
+			c.WithLabelValues(v)
+		}
 		return c
 	}
 	one := func(name, help string) prometheus.Counter {
@@ -42,20 +58,43 @@ func newMetrics() *metrics {
 		r.MustRegister(c)
 		return c
 	}
-	events := vec("reprise_delivered_events_total", "Events handed to streams, live or replayed.", "kind")
-	publishes := vec("reprise_publishes_total", "Publishes, by how they ended.", "result")
+	events := vec("reprise_delivered_events_total", "Events handed to streams, live or replayed.", "kind", "live", "replay")
+	publishes := vec("reprise_publishes_total", "Publishes, by how they ended.", "result",
+		publishOK, publishDuplicate, publishFenced, publishNotFound, publishRefused)
+	reasons := valuesOf(reprisev1.GapReason_name)
 	return &metrics{
 		registry:  r,
 		live:      events.WithLabelValues("live"),
 		replayed:  events.WithLabelValues("replay"),
-		published: publishes.WithLabelValues("ok"),
+		published: publishes.WithLabelValues(publishOK),
 		publishes: publishes,
-		attaches:  vec("reprise_attaches_total", "Sessions attached, by outcome.", "outcome"),
+		attaches:  vec("reprise_attaches_total", "Sessions attached, by outcome.", "outcome", valuesOf(reprisev1.Outcome_name)...),
 		bytes:     one("reprise_delivered_bytes_total", "Encoded bytes of the events handed to streams."),
-		gaps:      vec("reprise_gaps_total", "Gaps sent, by reason.", "reason"),
-		gapEvents: vec("reprise_gap_offsets_total", "Offsets named by gaps, by reason.", "reason"),
+		gaps:      vec("reprise_gaps_total", "Gaps sent, by reason.", "reason", reasons...),
+		gapEvents: vec("reprise_gap_offsets_total", "Offsets named by gaps, by reason.", "reason", reasons...),
 		rewinds:   one("reprise_rewinds_total", "Clients told that the log is not the one they knew."),
 	}
+}
+
+// valuesOf returns the names of an enum's values but that of 0, which is never
+// sent.
+func valuesOf(names map[int32]string) (values []string) {
+	for n, name := range names {
+		if n != 0 {
+			values = append(values, name)
+		}
+	}
+	return values
+}
+
+// watchWrites tells whether the store refuses writes.
+func (m *metrics) watchWrites(s store.Store) {
+	m.gauge("reprise_writes_refused", "1 while writes are refused, because the disk is below its reserve or the store is closed; else 0.", func() float64 {
+		if s.Writable() != nil {
+			return 1
+		}
+		return 0
+	})
 }
 
 func (m *metrics) gauge(name, help string, value func() float64) {
@@ -96,13 +135,13 @@ func (m *metrics) publish(duplicate bool, err error) {
 		m.published.Inc()
 		return
 	case duplicate:
-		result = "duplicate"
+		result = publishDuplicate
 	case errors.Is(err, session.ErrFenced):
-		result = "fenced"
+		result = publishFenced
 	case errors.Is(err, room.ErrNotFound):
-		result = "not_found"
+		result = publishNotFound
 	default:
-		result = "refused"
+		result = publishRefused
 	}
 	m.publishes.WithLabelValues(result).Inc()
 }

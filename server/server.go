@@ -83,6 +83,7 @@ func assemble(o Options, st store.Store) (*Server, error) {
 		Limits: edge.Limits(o.Limits.SessionsPerUser),
 	})
 	s.service = rpc.New(st, s.rooms, s.sessions, s.attaches, edge)
+	m.watchWrites(st)
 	m.gauge("reprise_streams", "Streams that are live.", func() float64 { return float64(s.attaches.Live()) })
 	s.grpc = grpc.NewServer(append(s.service.ServerOptions(), transportOptions(o.Limits)...)...)
 	s.register(s.grpc)
@@ -178,7 +179,16 @@ func development(v Verifier) bool {
 	return ok
 }
 
-func (s *Server) ready() error { return s.store.Writable() }
+// ready says why the server serves nobody, if that is so. A full disk is no
+// reason: reads and resumes go on, and to send every client away would not empty
+// it. It is told by reprise_writes_refused and by the log.
+func (s *Server) ready() error {
+	err := s.store.Writable()
+	if errors.Is(err, store.ErrDiskReserve) {
+		return nil
+	}
+	return err
+}
 
 // Serve serves gRPC and HTTP until Shutdown, or until one of the listeners
 // fails. It returns ErrUnsafeListener, and serves nothing, if other machines

@@ -54,8 +54,9 @@ func (r *reserve) run() {
 	}
 }
 
-// look measures the disk. It keeps what it knew when that fails.
-func (r *reserve) look() (ok bool) {
+// look measures the disk. It keeps what it knew when that fails. False means
+// that it always will.
+func (r *reserve) look() (can bool) {
 	usage, err := r.fs.GetDiskUsage(r.dir)
 	if errors.Is(err, vfs.ErrUnsupported) {
 		return false // such as one in memory
@@ -64,7 +65,7 @@ func (r *reserve) look() (ok bool) {
 		r.complaints.report(func(times int) {
 			r.logger.Warn("store: free disk space is not known", "error", err, "times", times)
 		})
-		return false
+		return true // it may be the next time
 	}
 	want := uint64(r.want)
 	if want == 0 {
