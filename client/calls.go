@@ -56,7 +56,7 @@ func (c *Client) change(ctx context.Context, f func(context.Context, reprisev1.C
 	var last error
 	t := tries{c: c}
 	for {
-		a, err := c.attached(ctx, replaced)
+		a, err := c.attached(ctx, replaced, "")
 		if err != nil {
 			return unclear, errors.Join(err, last)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc/metadata"
@@ -24,6 +25,7 @@ type Client struct {
 
 	mu         sync.Mutex
 	running    bool
+	hasRun     bool               // Run was called
 	stop       context.CancelFunc // of Run
 	stopped    chan struct{}      // closed when Run has ended
 	isClosed   bool
@@ -94,7 +96,8 @@ func (c *Client) begin(stop context.CancelFunc, stopped chan struct{}) error {
 	case c.running:
 		return ErrRunning
 	}
-	c.running, c.fenced, c.stop, c.stopped = true, false, stop, stopped
+	c.running, c.hasRun, c.fenced, c.stop, c.stopped = true, true, false, stop, stopped
+	c.wake()
 	return nil
 }
 
@@ -172,11 +175,13 @@ func (c *Client) wake() {
 
 // attached returns the attachment to speak through, waiting for one other
 // than not while Run is running. Without Run it returns nil: then a call
-// speaks for itself.
-func (c *Client) attached(ctx context.Context, not *attachment) (*attachment, error) {
+// speaks for itself; but about a room that Run is to join it waits for the
+// first Run. Room may be empty.
+func (c *Client) attached(ctx context.Context, not *attachment, room string) (*attachment, error) {
 	for {
 		c.mu.Lock()
 		a, running, changed := c.attachment, c.running, c.changed
+		running = running || !c.hasRun && slices.Contains(c.cfg.Rooms, room)
 		closed, fenced := c.isClosed, c.fenced
 		c.mu.Unlock()
 		switch {

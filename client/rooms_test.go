@@ -34,8 +34,9 @@ func TestRunJoinsItsRooms(t *testing.T) {
 			}
 			return &reprisev1.JoinRoomResponse{Room: &reprisev1.Room{Name: r.GetRoom()}}, nil
 		}
+		p := send(t.Context(), c, "hello") // waits for Run to join the room
+		synctest.Wait()
 		r := start(t, c, &recorder{})
-		p := send(t.Context(), c, "hello")
 		s := f.welcome(1)
 		time.Sleep(time.Second)
 		s = f.welcome(2)

@@ -49,8 +49,9 @@ func WithClientID(id string) SendOption { return func(o *sendOptions) { o.client
 // configured), or a room that can be none's name. How one send ends is nothing
 // to the others.
 //
-// While Run is running it waits for the attachment; otherwise it is a call of
-// its own, without a session. Sequential calls keep their order. At most 16
+// While Run is running, and before it is when the room is one of Config.Rooms,
+// it waits for the attachment; otherwise it is a call of its own, without a
+// session. Sequential calls keep their order. At most 16
 // are in flight; further ones wait.
 func (c *Client) Send(ctx context.Context, room, text string, opts ...SendOption) (Receipt, error) {
 	return c.send(ctx, message{room: room, text: text}, opts)
@@ -121,7 +122,7 @@ func (c *Client) retrySend(ctx context.Context, m message) (Receipt, error) {
 	var lost *attachment
 	t := tries{c: c}
 	for losses := 0; ; {
-		a, err := c.attached(ctx, lost)
+		a, err := c.attached(ctx, lost, m.room)
 		if err != nil {
 			return Receipt{}, unknownOutcome(m, err, last)
 		}

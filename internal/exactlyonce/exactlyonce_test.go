@@ -140,7 +140,7 @@ func serve(t *testing.T, dir string) string {
 	t.Helper()
 	s, err := server.New(server.Options{
 		Dir: dir, DiskReserve: -1, Logger: slog.New(slog.DiscardHandler),
-		Limits: server.Limits{UserPublishes: -1, RoomPublishes: -1, Attaches: -1},
+		Limits: server.Limits{UserPublishes: -1, RoomPublishes: -1, UserCreates: -1, Attaches: -1},
 	})
 	if err != nil {
 		t.Fatal(err)
