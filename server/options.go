@@ -68,6 +68,11 @@ type Options struct {
 	// everything. It is applied every TrimEvery, default one minute.
 	Retention Retention
 	TrimEvery time.Duration
+	// EmptyRooms is how long a room without members is kept: then it is removed
+	// with its log, and its name is free. It is measured from the start of the
+	// server at the earliest, and kept to within an eighth. Default one hour;
+	// negative: for ever.
+	EmptyRooms time.Duration
 	// ReplayLimit bounds the events of one room replayed at an attach, unless
 	// the client asks for less; what is older is named as a Gap. 0: no limit.
 	ReplayLimit uint64

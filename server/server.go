@@ -73,7 +73,7 @@ func assemble(o Options, st store.Store) (*Server, error) {
 	m := newMetrics()
 	edge := serviceOptions(o)
 	s.rooms = room.NewHub(st, room.Options{
-		CreateOnJoin: !o.RefuseCreateOnJoin, Retention: o.Retention, TrimEvery: o.TrimEvery, Busy: s.pool.Busy, Logger: o.Logger,
+		CreateOnJoin: !o.RefuseCreateOnJoin, Retention: o.Retention, TrimEvery: o.TrimEvery, EmptyRooms: o.EmptyRooms, Busy: s.pool.Busy, Logger: o.Logger,
 		OnPublish: m.publish,
 		OnMember:  func(room string, c store.MemberChange) { s.attaches.MemberChanged(room, c) },
 	})

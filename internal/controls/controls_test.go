@@ -19,6 +19,7 @@ var controls = []struct {
 	{"ack-before-sync", "P1", "TestP1_PowerLossTornWrites", "server/internal/store/pebble"},
 	{"skip-on-resume", "P2", "TestP2_ResumeWhileOthersPublish", ""},
 	{"ignore-incarnation", "P2", "TestP2_RestoredLogRewinds", ""},
+	{"share-incarnation", "P2", "TestP2_RoomMadeAgainRewinds", ""},
 	{"subscribe-late", "P3", "TestP3_NothingLiveBeforeCaughtUp", ""},
 	{"forget-client-id", "P4", "TestP4_RetryIsOneEvent", ""},
 	{"dedupe-separately", "P4", "TestP4_PowerLossKeepsClientIDs", "server/internal/store/pebble"},

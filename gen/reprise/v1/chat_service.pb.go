@@ -25,7 +25,8 @@ var File_reprise_v1_chat_service_proto protoreflect.FileDescriptor
 const file_reprise_v1_chat_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1dreprise/v1/chat_service.proto\x12\n" +
-	"reprise.v1\x1a\x16reprise/v1/frame.proto\x1a\x18reprise/v1/message.proto\x1a\x15reprise/v1/room.proto\x1a\x18reprise/v1/session.proto2\x84\t\n" +
+	"reprise.v1\x1a\x16reprise/v1/frame.proto\x1a\x18reprise/v1/message.proto\x1a\x15reprise/v1/room.proto\x1a\x18reprise/v1/session.proto2\xb3\n" +
+	"\n" +
 	"\vChatService\x12?\n" +
 	"\aConnect\x12\x17.reprise.v1.ClientFrame\x1a\x17.reprise.v1.ServerFrame(\x010\x01\x12:\n" +
 	"\x04Open\x12\x17.reprise.v1.OpenRequest\x1a\x17.reprise.v1.ServerFrame0\x01\x12>\n" +
@@ -44,40 +45,46 @@ const file_reprise_v1_chat_service_proto_rawDesc = "" +
 	"CreateRoom\x12\x1d.reprise.v1.CreateRoomRequest\x1a\x1e.reprise.v1.CreateRoomResponse\x12E\n" +
 	"\bJoinRoom\x12\x1b.reprise.v1.JoinRoomRequest\x1a\x1c.reprise.v1.JoinRoomResponse\x12H\n" +
 	"\tLeaveRoom\x12\x1c.reprise.v1.LeaveRoomRequest\x1a\x1d.reprise.v1.LeaveRoomResponse\x12Q\n" +
+	"\fInviteMember\x12\x1f.reprise.v1.InviteMemberRequest\x1a .reprise.v1.InviteMemberResponse\x12Z\n" +
+	"\x0fListInvitations\x12\".reprise.v1.ListInvitationsRequest\x1a#.reprise.v1.ListInvitationsResponse\x12Q\n" +
 	"\fListSessions\x12\x1f.reprise.v1.ListSessionsRequest\x1a .reprise.v1.ListSessionsResponse\x12K\n" +
 	"\n" +
 	"EndSession\x12\x1d.reprise.v1.EndSessionRequest\x1a\x1e.reprise.v1.EndSessionResponseB:Z8github.com/reprise-chat/reprise/gen/reprise/v1;reprisev1b\x06proto3"
 
 var file_reprise_v1_chat_service_proto_goTypes = []any{
-	(*ClientFrame)(nil),          // 0: reprise.v1.ClientFrame
-	(*OpenRequest)(nil),          // 1: reprise.v1.OpenRequest
-	(*ResumeRequest)(nil),        // 2: reprise.v1.ResumeRequest
-	(*TailRequest)(nil),          // 3: reprise.v1.TailRequest
-	(*SendMessageRequest)(nil),   // 4: reprise.v1.SendMessageRequest
-	(*SendCustomRequest)(nil),    // 5: reprise.v1.SendCustomRequest
-	(*AckRequest)(nil),           // 6: reprise.v1.AckRequest
-	(*ListEventsRequest)(nil),    // 7: reprise.v1.ListEventsRequest
-	(*ListRoomsRequest)(nil),     // 8: reprise.v1.ListRoomsRequest
-	(*GetRoomRequest)(nil),       // 9: reprise.v1.GetRoomRequest
-	(*ListMembersRequest)(nil),   // 10: reprise.v1.ListMembersRequest
-	(*CreateRoomRequest)(nil),    // 11: reprise.v1.CreateRoomRequest
-	(*JoinRoomRequest)(nil),      // 12: reprise.v1.JoinRoomRequest
-	(*LeaveRoomRequest)(nil),     // 13: reprise.v1.LeaveRoomRequest
-	(*ListSessionsRequest)(nil),  // 14: reprise.v1.ListSessionsRequest
-	(*EndSessionRequest)(nil),    // 15: reprise.v1.EndSessionRequest
-	(*ServerFrame)(nil),          // 16: reprise.v1.ServerFrame
-	(*SendMessageResponse)(nil),  // 17: reprise.v1.SendMessageResponse
-	(*SendCustomResponse)(nil),   // 18: reprise.v1.SendCustomResponse
-	(*AckResponse)(nil),          // 19: reprise.v1.AckResponse
-	(*ListEventsResponse)(nil),   // 20: reprise.v1.ListEventsResponse
-	(*ListRoomsResponse)(nil),    // 21: reprise.v1.ListRoomsResponse
-	(*GetRoomResponse)(nil),      // 22: reprise.v1.GetRoomResponse
-	(*ListMembersResponse)(nil),  // 23: reprise.v1.ListMembersResponse
-	(*CreateRoomResponse)(nil),   // 24: reprise.v1.CreateRoomResponse
-	(*JoinRoomResponse)(nil),     // 25: reprise.v1.JoinRoomResponse
-	(*LeaveRoomResponse)(nil),    // 26: reprise.v1.LeaveRoomResponse
-	(*ListSessionsResponse)(nil), // 27: reprise.v1.ListSessionsResponse
-	(*EndSessionResponse)(nil),   // 28: reprise.v1.EndSessionResponse
+	(*ClientFrame)(nil),             // 0: reprise.v1.ClientFrame
+	(*OpenRequest)(nil),             // 1: reprise.v1.OpenRequest
+	(*ResumeRequest)(nil),           // 2: reprise.v1.ResumeRequest
+	(*TailRequest)(nil),             // 3: reprise.v1.TailRequest
+	(*SendMessageRequest)(nil),      // 4: reprise.v1.SendMessageRequest
+	(*SendCustomRequest)(nil),       // 5: reprise.v1.SendCustomRequest
+	(*AckRequest)(nil),              // 6: reprise.v1.AckRequest
+	(*ListEventsRequest)(nil),       // 7: reprise.v1.ListEventsRequest
+	(*ListRoomsRequest)(nil),        // 8: reprise.v1.ListRoomsRequest
+	(*GetRoomRequest)(nil),          // 9: reprise.v1.GetRoomRequest
+	(*ListMembersRequest)(nil),      // 10: reprise.v1.ListMembersRequest
+	(*CreateRoomRequest)(nil),       // 11: reprise.v1.CreateRoomRequest
+	(*JoinRoomRequest)(nil),         // 12: reprise.v1.JoinRoomRequest
+	(*LeaveRoomRequest)(nil),        // 13: reprise.v1.LeaveRoomRequest
+	(*InviteMemberRequest)(nil),     // 14: reprise.v1.InviteMemberRequest
+	(*ListInvitationsRequest)(nil),  // 15: reprise.v1.ListInvitationsRequest
+	(*ListSessionsRequest)(nil),     // 16: reprise.v1.ListSessionsRequest
+	(*EndSessionRequest)(nil),       // 17: reprise.v1.EndSessionRequest
+	(*ServerFrame)(nil),             // 18: reprise.v1.ServerFrame
+	(*SendMessageResponse)(nil),     // 19: reprise.v1.SendMessageResponse
+	(*SendCustomResponse)(nil),      // 20: reprise.v1.SendCustomResponse
+	(*AckResponse)(nil),             // 21: reprise.v1.AckResponse
+	(*ListEventsResponse)(nil),      // 22: reprise.v1.ListEventsResponse
+	(*ListRoomsResponse)(nil),       // 23: reprise.v1.ListRoomsResponse
+	(*GetRoomResponse)(nil),         // 24: reprise.v1.GetRoomResponse
+	(*ListMembersResponse)(nil),     // 25: reprise.v1.ListMembersResponse
+	(*CreateRoomResponse)(nil),      // 26: reprise.v1.CreateRoomResponse
+	(*JoinRoomResponse)(nil),        // 27: reprise.v1.JoinRoomResponse
+	(*LeaveRoomResponse)(nil),       // 28: reprise.v1.LeaveRoomResponse
+	(*InviteMemberResponse)(nil),    // 29: reprise.v1.InviteMemberResponse
+	(*ListInvitationsResponse)(nil), // 30: reprise.v1.ListInvitationsResponse
+	(*ListSessionsResponse)(nil),    // 31: reprise.v1.ListSessionsResponse
+	(*EndSessionResponse)(nil),      // 32: reprise.v1.EndSessionResponse
 }
 var file_reprise_v1_chat_service_proto_depIdxs = []int32{
 	0,  // 0: reprise.v1.ChatService.Connect:input_type -> reprise.v1.ClientFrame
@@ -94,26 +101,30 @@ var file_reprise_v1_chat_service_proto_depIdxs = []int32{
 	11, // 11: reprise.v1.ChatService.CreateRoom:input_type -> reprise.v1.CreateRoomRequest
 	12, // 12: reprise.v1.ChatService.JoinRoom:input_type -> reprise.v1.JoinRoomRequest
 	13, // 13: reprise.v1.ChatService.LeaveRoom:input_type -> reprise.v1.LeaveRoomRequest
-	14, // 14: reprise.v1.ChatService.ListSessions:input_type -> reprise.v1.ListSessionsRequest
-	15, // 15: reprise.v1.ChatService.EndSession:input_type -> reprise.v1.EndSessionRequest
-	16, // 16: reprise.v1.ChatService.Connect:output_type -> reprise.v1.ServerFrame
-	16, // 17: reprise.v1.ChatService.Open:output_type -> reprise.v1.ServerFrame
-	16, // 18: reprise.v1.ChatService.Resume:output_type -> reprise.v1.ServerFrame
-	16, // 19: reprise.v1.ChatService.Tail:output_type -> reprise.v1.ServerFrame
-	17, // 20: reprise.v1.ChatService.SendMessage:output_type -> reprise.v1.SendMessageResponse
-	18, // 21: reprise.v1.ChatService.SendCustom:output_type -> reprise.v1.SendCustomResponse
-	19, // 22: reprise.v1.ChatService.Ack:output_type -> reprise.v1.AckResponse
-	20, // 23: reprise.v1.ChatService.ListEvents:output_type -> reprise.v1.ListEventsResponse
-	21, // 24: reprise.v1.ChatService.ListRooms:output_type -> reprise.v1.ListRoomsResponse
-	22, // 25: reprise.v1.ChatService.GetRoom:output_type -> reprise.v1.GetRoomResponse
-	23, // 26: reprise.v1.ChatService.ListMembers:output_type -> reprise.v1.ListMembersResponse
-	24, // 27: reprise.v1.ChatService.CreateRoom:output_type -> reprise.v1.CreateRoomResponse
-	25, // 28: reprise.v1.ChatService.JoinRoom:output_type -> reprise.v1.JoinRoomResponse
-	26, // 29: reprise.v1.ChatService.LeaveRoom:output_type -> reprise.v1.LeaveRoomResponse
-	27, // 30: reprise.v1.ChatService.ListSessions:output_type -> reprise.v1.ListSessionsResponse
-	28, // 31: reprise.v1.ChatService.EndSession:output_type -> reprise.v1.EndSessionResponse
-	16, // [16:32] is the sub-list for method output_type
-	0,  // [0:16] is the sub-list for method input_type
+	14, // 14: reprise.v1.ChatService.InviteMember:input_type -> reprise.v1.InviteMemberRequest
+	15, // 15: reprise.v1.ChatService.ListInvitations:input_type -> reprise.v1.ListInvitationsRequest
+	16, // 16: reprise.v1.ChatService.ListSessions:input_type -> reprise.v1.ListSessionsRequest
+	17, // 17: reprise.v1.ChatService.EndSession:input_type -> reprise.v1.EndSessionRequest
+	18, // 18: reprise.v1.ChatService.Connect:output_type -> reprise.v1.ServerFrame
+	18, // 19: reprise.v1.ChatService.Open:output_type -> reprise.v1.ServerFrame
+	18, // 20: reprise.v1.ChatService.Resume:output_type -> reprise.v1.ServerFrame
+	18, // 21: reprise.v1.ChatService.Tail:output_type -> reprise.v1.ServerFrame
+	19, // 22: reprise.v1.ChatService.SendMessage:output_type -> reprise.v1.SendMessageResponse
+	20, // 23: reprise.v1.ChatService.SendCustom:output_type -> reprise.v1.SendCustomResponse
+	21, // 24: reprise.v1.ChatService.Ack:output_type -> reprise.v1.AckResponse
+	22, // 25: reprise.v1.ChatService.ListEvents:output_type -> reprise.v1.ListEventsResponse
+	23, // 26: reprise.v1.ChatService.ListRooms:output_type -> reprise.v1.ListRoomsResponse
+	24, // 27: reprise.v1.ChatService.GetRoom:output_type -> reprise.v1.GetRoomResponse
+	25, // 28: reprise.v1.ChatService.ListMembers:output_type -> reprise.v1.ListMembersResponse
+	26, // 29: reprise.v1.ChatService.CreateRoom:output_type -> reprise.v1.CreateRoomResponse
+	27, // 30: reprise.v1.ChatService.JoinRoom:output_type -> reprise.v1.JoinRoomResponse
+	28, // 31: reprise.v1.ChatService.LeaveRoom:output_type -> reprise.v1.LeaveRoomResponse
+	29, // 32: reprise.v1.ChatService.InviteMember:output_type -> reprise.v1.InviteMemberResponse
+	30, // 33: reprise.v1.ChatService.ListInvitations:output_type -> reprise.v1.ListInvitationsResponse
+	31, // 34: reprise.v1.ChatService.ListSessions:output_type -> reprise.v1.ListSessionsResponse
+	32, // 35: reprise.v1.ChatService.EndSession:output_type -> reprise.v1.EndSessionResponse
+	18, // [18:36] is the sub-list for method output_type
+	0,  // [0:18] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

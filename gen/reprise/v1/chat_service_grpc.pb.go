@@ -19,22 +19,24 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ChatService_Connect_FullMethodName      = "/reprise.v1.ChatService/Connect"
-	ChatService_Open_FullMethodName         = "/reprise.v1.ChatService/Open"
-	ChatService_Resume_FullMethodName       = "/reprise.v1.ChatService/Resume"
-	ChatService_Tail_FullMethodName         = "/reprise.v1.ChatService/Tail"
-	ChatService_SendMessage_FullMethodName  = "/reprise.v1.ChatService/SendMessage"
-	ChatService_SendCustom_FullMethodName   = "/reprise.v1.ChatService/SendCustom"
-	ChatService_Ack_FullMethodName          = "/reprise.v1.ChatService/Ack"
-	ChatService_ListEvents_FullMethodName   = "/reprise.v1.ChatService/ListEvents"
-	ChatService_ListRooms_FullMethodName    = "/reprise.v1.ChatService/ListRooms"
-	ChatService_GetRoom_FullMethodName      = "/reprise.v1.ChatService/GetRoom"
-	ChatService_ListMembers_FullMethodName  = "/reprise.v1.ChatService/ListMembers"
-	ChatService_CreateRoom_FullMethodName   = "/reprise.v1.ChatService/CreateRoom"
-	ChatService_JoinRoom_FullMethodName     = "/reprise.v1.ChatService/JoinRoom"
-	ChatService_LeaveRoom_FullMethodName    = "/reprise.v1.ChatService/LeaveRoom"
-	ChatService_ListSessions_FullMethodName = "/reprise.v1.ChatService/ListSessions"
-	ChatService_EndSession_FullMethodName   = "/reprise.v1.ChatService/EndSession"
+	ChatService_Connect_FullMethodName         = "/reprise.v1.ChatService/Connect"
+	ChatService_Open_FullMethodName            = "/reprise.v1.ChatService/Open"
+	ChatService_Resume_FullMethodName          = "/reprise.v1.ChatService/Resume"
+	ChatService_Tail_FullMethodName            = "/reprise.v1.ChatService/Tail"
+	ChatService_SendMessage_FullMethodName     = "/reprise.v1.ChatService/SendMessage"
+	ChatService_SendCustom_FullMethodName      = "/reprise.v1.ChatService/SendCustom"
+	ChatService_Ack_FullMethodName             = "/reprise.v1.ChatService/Ack"
+	ChatService_ListEvents_FullMethodName      = "/reprise.v1.ChatService/ListEvents"
+	ChatService_ListRooms_FullMethodName       = "/reprise.v1.ChatService/ListRooms"
+	ChatService_GetRoom_FullMethodName         = "/reprise.v1.ChatService/GetRoom"
+	ChatService_ListMembers_FullMethodName     = "/reprise.v1.ChatService/ListMembers"
+	ChatService_CreateRoom_FullMethodName      = "/reprise.v1.ChatService/CreateRoom"
+	ChatService_JoinRoom_FullMethodName        = "/reprise.v1.ChatService/JoinRoom"
+	ChatService_LeaveRoom_FullMethodName       = "/reprise.v1.ChatService/LeaveRoom"
+	ChatService_InviteMember_FullMethodName    = "/reprise.v1.ChatService/InviteMember"
+	ChatService_ListInvitations_FullMethodName = "/reprise.v1.ChatService/ListInvitations"
+	ChatService_ListSessions_FullMethodName    = "/reprise.v1.ChatService/ListSessions"
+	ChatService_EndSession_FullMethodName      = "/reprise.v1.ChatService/EndSession"
 )
 
 // ChatServiceClient is the client API for ChatService service.
@@ -80,6 +82,10 @@ type ChatServiceClient interface {
 	JoinRoom(ctx context.Context, in *JoinRoomRequest, opts ...grpc.CallOption) (*JoinRoomResponse, error)
 	// LeaveRoom ends the caller's membership of a room.
 	LeaveRoom(ctx context.Context, in *LeaveRoomRequest, opts ...grpc.CallOption) (*LeaveRoomResponse, error)
+	// InviteMember invites a user to a room, who becomes a member with JoinRoom.
+	InviteMember(ctx context.Context, in *InviteMemberRequest, opts ...grpc.CallOption) (*InviteMemberResponse, error)
+	// ListInvitations returns the invitations that are open for the caller.
+	ListInvitations(ctx context.Context, in *ListInvitationsRequest, opts ...grpc.CallOption) (*ListInvitationsResponse, error)
 	// ListSessions returns the caller's sessions.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
 	// EndSession ends one of the caller's sessions.
@@ -264,6 +270,26 @@ func (c *chatServiceClient) LeaveRoom(ctx context.Context, in *LeaveRoomRequest,
 	return out, nil
 }
 
+func (c *chatServiceClient) InviteMember(ctx context.Context, in *InviteMemberRequest, opts ...grpc.CallOption) (*InviteMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InviteMemberResponse)
+	err := c.cc.Invoke(ctx, ChatService_InviteMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *chatServiceClient) ListInvitations(ctx context.Context, in *ListInvitationsRequest, opts ...grpc.CallOption) (*ListInvitationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListInvitationsResponse)
+	err := c.cc.Invoke(ctx, ChatService_ListInvitations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *chatServiceClient) ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListSessionsResponse)
@@ -327,6 +353,10 @@ type ChatServiceServer interface {
 	JoinRoom(context.Context, *JoinRoomRequest) (*JoinRoomResponse, error)
 	// LeaveRoom ends the caller's membership of a room.
 	LeaveRoom(context.Context, *LeaveRoomRequest) (*LeaveRoomResponse, error)
+	// InviteMember invites a user to a room, who becomes a member with JoinRoom.
+	InviteMember(context.Context, *InviteMemberRequest) (*InviteMemberResponse, error)
+	// ListInvitations returns the invitations that are open for the caller.
+	ListInvitations(context.Context, *ListInvitationsRequest) (*ListInvitationsResponse, error)
 	// ListSessions returns the caller's sessions.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// EndSession ends one of the caller's sessions.
@@ -382,6 +412,12 @@ func (UnimplementedChatServiceServer) JoinRoom(context.Context, *JoinRoomRequest
 }
 func (UnimplementedChatServiceServer) LeaveRoom(context.Context, *LeaveRoomRequest) (*LeaveRoomResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LeaveRoom not implemented")
+}
+func (UnimplementedChatServiceServer) InviteMember(context.Context, *InviteMemberRequest) (*InviteMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InviteMember not implemented")
+}
+func (UnimplementedChatServiceServer) ListInvitations(context.Context, *ListInvitationsRequest) (*ListInvitationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListInvitations not implemented")
 }
 func (UnimplementedChatServiceServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListSessions not implemented")
@@ -630,6 +666,42 @@ func _ChatService_LeaveRoom_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ChatService_InviteMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InviteMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChatServiceServer).InviteMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChatService_InviteMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChatServiceServer).InviteMember(ctx, req.(*InviteMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ChatService_ListInvitations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListInvitationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChatServiceServer).ListInvitations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChatService_ListInvitations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChatServiceServer).ListInvitations(ctx, req.(*ListInvitationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ChatService_ListSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListSessionsRequest)
 	if err := dec(in); err != nil {
@@ -712,6 +784,14 @@ var ChatService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LeaveRoom",
 			Handler:    _ChatService_LeaveRoom_Handler,
+		},
+		{
+			MethodName: "InviteMember",
+			Handler:    _ChatService_InviteMember_Handler,
+		},
+		{
+			MethodName: "ListInvitations",
+			Handler:    _ChatService_ListInvitations_Handler,
 		},
 		{
 			MethodName: "ListSessions",

@@ -30,7 +30,7 @@ const (
 	RoomAccess_ROOM_ACCESS_UNSPECIFIED RoomAccess = 0
 	// Anybody may join.
 	RoomAccess_ROOM_ACCESS_OPEN RoomAccess = 1
-	// Only the creator and the members named at creation.
+	// Only the creator and those who were invited.
 	RoomAccess_ROOM_ACCESS_PRIVATE RoomAccess = 2
 )
 
@@ -85,6 +85,8 @@ const (
 	MemberChange_KIND_JOINED MemberChange_Kind = 1
 	// The user left.
 	MemberChange_KIND_LEFT MemberChange_Kind = 2
+	// The user was invited, and is no member by that.
+	MemberChange_KIND_INVITED MemberChange_Kind = 3
 )
 
 // Enum value maps for MemberChange_Kind.
@@ -93,11 +95,13 @@ var (
 		0: "KIND_UNSPECIFIED",
 		1: "KIND_JOINED",
 		2: "KIND_LEFT",
+		3: "KIND_INVITED",
 	}
 	MemberChange_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"KIND_JOINED":      1,
 		"KIND_LEFT":        2,
+		"KIND_INVITED":     3,
 	}
 )
 
@@ -280,7 +284,7 @@ type Event_Message struct {
 }
 
 type Event_MemberChange struct {
-	// Somebody joined or left.
+	// Somebody joined, left or was invited.
 	MemberChange *MemberChange `protobuf:"bytes,7,opt,name=member_change,json=memberChange,proto3,oneof"`
 }
 
@@ -471,12 +475,13 @@ func (x *Custom) GetData() string {
 	return ""
 }
 
-// MemberChange says that a user's membership began or ended.
+// MemberChange says that a user's membership began or ended, or that the user
+// was invited.
 type MemberChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened.
 	Kind MemberChange_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=reprise.v1.MemberChange_Kind" json:"kind,omitempty"`
-	// User whose membership changed. Event.sender is who caused it.
+	// User whose membership it is about. Event.sender is who caused it.
 	User          string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -607,14 +612,15 @@ const file_reprise_v1_event_proto_rawDesc = "" +
 	"\x04text\x18\x01 \x01(\tR\x04text\"0\n" +
 	"\x06Custom\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\tR\x04data\"\x93\x01\n" +
+	"\x04data\x18\x02 \x01(\tR\x04data\"\xa5\x01\n" +
 	"\fMemberChange\x121\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.reprise.v1.MemberChange.KindR\x04kind\x12\x12\n" +
-	"\x04user\x18\x02 \x01(\tR\x04user\"<\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\"N\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vKIND_JOINED\x10\x01\x12\r\n" +
-	"\tKIND_LEFT\x10\x02\"R\n" +
+	"\tKIND_LEFT\x10\x02\x12\x10\n" +
+	"\fKIND_INVITED\x10\x03\"R\n" +
 	"\n" +
 	"RoomChange\x12\x14\n" +
 	"\x05title\x18\x01 \x01(\tR\x05title\x12.\n" +

@@ -42,6 +42,7 @@ type ClientFrame struct {
 	//	*ClientFrame_JoinRoom
 	//	*ClientFrame_LeaveRoom
 	//	*ClientFrame_Bye
+	//	*ClientFrame_InviteMember
 	Frame         isClientFrame_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -172,6 +173,15 @@ func (x *ClientFrame) GetBye() *Bye {
 	return nil
 }
 
+func (x *ClientFrame) GetInviteMember() *InviteMemberRequest {
+	if x != nil {
+		if x, ok := x.Frame.(*ClientFrame_InviteMember); ok {
+			return x.InviteMember
+		}
+	}
+	return nil
+}
+
 type isClientFrame_Frame interface {
 	isClientFrame_Frame()
 }
@@ -221,6 +231,11 @@ type ClientFrame_Bye struct {
 	Bye *Bye `protobuf:"bytes,10,opt,name=bye,proto3,oneof"`
 }
 
+type ClientFrame_InviteMember struct {
+	// Not first. As the unary InviteMember.
+	InviteMember *InviteMemberRequest `protobuf:"bytes,11,opt,name=invite_member,json=inviteMember,proto3,oneof"`
+}
+
 func (*ClientFrame_Open) isClientFrame_Frame() {}
 
 func (*ClientFrame_Resume) isClientFrame_Frame() {}
@@ -238,6 +253,8 @@ func (*ClientFrame_JoinRoom) isClientFrame_Frame() {}
 func (*ClientFrame_LeaveRoom) isClientFrame_Frame() {}
 
 func (*ClientFrame_Bye) isClientFrame_Frame() {}
+
+func (*ClientFrame_InviteMember) isClientFrame_Frame() {}
 
 // Bye says goodbye: receipts that are due are sent, then the stream ends with
 // OK. Merely closing the sending side of the stream is not goodbye.
@@ -659,6 +676,7 @@ type Receipt struct {
 	//	*Receipt_CreateRoom
 	//	*Receipt_JoinRoom
 	//	*Receipt_LeaveRoom
+	//	*Receipt_InviteMember
 	Result        isReceipt_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -762,6 +780,15 @@ func (x *Receipt) GetLeaveRoom() *LeaveRoomResponse {
 	return nil
 }
 
+func (x *Receipt) GetInviteMember() *InviteMemberResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Receipt_InviteMember); ok {
+			return x.InviteMember
+		}
+	}
+	return nil
+}
+
 type isReceipt_Result interface {
 	isReceipt_Result()
 }
@@ -796,6 +823,11 @@ type Receipt_LeaveRoom struct {
 	LeaveRoom *LeaveRoomResponse `protobuf:"bytes,7,opt,name=leave_room,json=leaveRoom,proto3,oneof"`
 }
 
+type Receipt_InviteMember struct {
+	// Result of invite_member.
+	InviteMember *InviteMemberResponse `protobuf:"bytes,8,opt,name=invite_member,json=inviteMember,proto3,oneof"`
+}
+
 func (*Receipt_SendMessage) isReceipt_Result() {}
 
 func (*Receipt_SendCustom) isReceipt_Result() {}
@@ -807,6 +839,8 @@ func (*Receipt_CreateRoom) isReceipt_Result() {}
 func (*Receipt_JoinRoom) isReceipt_Result() {}
 
 func (*Receipt_LeaveRoom) isReceipt_Result() {}
+
+func (*Receipt_InviteMember) isReceipt_Result() {}
 
 // Fault says that a client frame was refused. It has changed nothing, and the
 // stream goes on.
@@ -1208,7 +1242,7 @@ var File_reprise_v1_frame_proto protoreflect.FileDescriptor
 const file_reprise_v1_frame_proto_rawDesc = "" +
 	"\n" +
 	"\x16reprise/v1/frame.proto\x12\n" +
-	"reprise.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16reprise/v1/event.proto\x1a\x18reprise/v1/message.proto\x1a\x19reprise/v1/position.proto\x1a\x15reprise/v1/room.proto\x1a\x18reprise/v1/session.proto\"\xae\x04\n" +
+	"reprise.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16reprise/v1/event.proto\x1a\x18reprise/v1/message.proto\x1a\x19reprise/v1/position.proto\x1a\x15reprise/v1/room.proto\x1a\x18reprise/v1/session.proto\"\xf6\x04\n" +
 	"\vClientFrame\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12-\n" +
@@ -1224,7 +1258,8 @@ const file_reprise_v1_frame_proto_rawDesc = "" +
 	"\n" +
 	"leave_room\x18\t \x01(\v2\x1c.reprise.v1.LeaveRoomRequestH\x00R\tleaveRoom\x12#\n" +
 	"\x03bye\x18\n" +
-	" \x01(\v2\x0f.reprise.v1.ByeH\x00R\x03byeB\a\n" +
+	" \x01(\v2\x0f.reprise.v1.ByeH\x00R\x03bye\x12F\n" +
+	"\rinvite_member\x18\v \x01(\v2\x1f.reprise.v1.InviteMemberRequestH\x00R\finviteMemberB\a\n" +
 	"\x05frame\"&\n" +
 	"\x03Bye\x12\x1f\n" +
 	"\vend_session\x18\x01 \x01(\bR\n" +
@@ -1253,7 +1288,7 @@ const file_reprise_v1_frame_proto_rawDesc = "" +
 	"\bCaughtUp\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12 \n" +
-	"\vincarnation\x18\x03 \x01(\tR\vincarnation\"\xa8\x03\n" +
+	"\vincarnation\x18\x03 \x01(\tR\vincarnation\"\xf1\x03\n" +
 	"\aReceipt\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12D\n" +
@@ -1265,7 +1300,8 @@ const file_reprise_v1_frame_proto_rawDesc = "" +
 	"createRoom\x12;\n" +
 	"\tjoin_room\x18\x06 \x01(\v2\x1c.reprise.v1.JoinRoomResponseH\x00R\bjoinRoom\x12>\n" +
 	"\n" +
-	"leave_room\x18\a \x01(\v2\x1d.reprise.v1.LeaveRoomResponseH\x00R\tleaveRoomB\b\n" +
+	"leave_room\x18\a \x01(\v2\x1d.reprise.v1.LeaveRoomResponseH\x00R\tleaveRoom\x12G\n" +
+	"\rinvite_member\x18\b \x01(\v2 .reprise.v1.InviteMemberResponseH\x00R\finviteMemberB\b\n" +
 	"\x06result\"\xdc\x01\n" +
 	"\x05Fault\x12\x1d\n" +
 	"\n" +
@@ -1307,39 +1343,41 @@ func file_reprise_v1_frame_proto_rawDescGZIP() []byte {
 
 var file_reprise_v1_frame_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_reprise_v1_frame_proto_goTypes = []any{
-	(*ClientFrame)(nil),         // 0: reprise.v1.ClientFrame
-	(*Bye)(nil),                 // 1: reprise.v1.Bye
-	(*ServerFrame)(nil),         // 2: reprise.v1.ServerFrame
-	(*CaughtUp)(nil),            // 3: reprise.v1.CaughtUp
-	(*Receipt)(nil),             // 4: reprise.v1.Receipt
-	(*Fault)(nil),               // 5: reprise.v1.Fault
-	(*FieldViolation)(nil),      // 6: reprise.v1.FieldViolation
-	(*Checkpoint)(nil),          // 7: reprise.v1.Checkpoint
-	(*Heartbeat)(nil),           // 8: reprise.v1.Heartbeat
-	(*Drain)(nil),               // 9: reprise.v1.Drain
-	(*Moved)(nil),               // 10: reprise.v1.Moved
-	(*Fenced)(nil),              // 11: reprise.v1.Fenced
-	(*OpenRequest)(nil),         // 12: reprise.v1.OpenRequest
-	(*ResumeRequest)(nil),       // 13: reprise.v1.ResumeRequest
-	(*SendMessageRequest)(nil),  // 14: reprise.v1.SendMessageRequest
-	(*SendCustomRequest)(nil),   // 15: reprise.v1.SendCustomRequest
-	(*AckRequest)(nil),          // 16: reprise.v1.AckRequest
-	(*CreateRoomRequest)(nil),   // 17: reprise.v1.CreateRoomRequest
-	(*JoinRoomRequest)(nil),     // 18: reprise.v1.JoinRoomRequest
-	(*LeaveRoomRequest)(nil),    // 19: reprise.v1.LeaveRoomRequest
-	(*Welcome)(nil),             // 20: reprise.v1.Welcome
-	(*RoomState)(nil),           // 21: reprise.v1.RoomState
-	(*RoomClosed)(nil),          // 22: reprise.v1.RoomClosed
-	(*Rewind)(nil),              // 23: reprise.v1.Rewind
-	(*Gap)(nil),                 // 24: reprise.v1.Gap
-	(*Events)(nil),              // 25: reprise.v1.Events
-	(*SendMessageResponse)(nil), // 26: reprise.v1.SendMessageResponse
-	(*SendCustomResponse)(nil),  // 27: reprise.v1.SendCustomResponse
-	(*AckResponse)(nil),         // 28: reprise.v1.AckResponse
-	(*CreateRoomResponse)(nil),  // 29: reprise.v1.CreateRoomResponse
-	(*JoinRoomResponse)(nil),    // 30: reprise.v1.JoinRoomResponse
-	(*LeaveRoomResponse)(nil),   // 31: reprise.v1.LeaveRoomResponse
-	(*durationpb.Duration)(nil), // 32: google.protobuf.Duration
+	(*ClientFrame)(nil),          // 0: reprise.v1.ClientFrame
+	(*Bye)(nil),                  // 1: reprise.v1.Bye
+	(*ServerFrame)(nil),          // 2: reprise.v1.ServerFrame
+	(*CaughtUp)(nil),             // 3: reprise.v1.CaughtUp
+	(*Receipt)(nil),              // 4: reprise.v1.Receipt
+	(*Fault)(nil),                // 5: reprise.v1.Fault
+	(*FieldViolation)(nil),       // 6: reprise.v1.FieldViolation
+	(*Checkpoint)(nil),           // 7: reprise.v1.Checkpoint
+	(*Heartbeat)(nil),            // 8: reprise.v1.Heartbeat
+	(*Drain)(nil),                // 9: reprise.v1.Drain
+	(*Moved)(nil),                // 10: reprise.v1.Moved
+	(*Fenced)(nil),               // 11: reprise.v1.Fenced
+	(*OpenRequest)(nil),          // 12: reprise.v1.OpenRequest
+	(*ResumeRequest)(nil),        // 13: reprise.v1.ResumeRequest
+	(*SendMessageRequest)(nil),   // 14: reprise.v1.SendMessageRequest
+	(*SendCustomRequest)(nil),    // 15: reprise.v1.SendCustomRequest
+	(*AckRequest)(nil),           // 16: reprise.v1.AckRequest
+	(*CreateRoomRequest)(nil),    // 17: reprise.v1.CreateRoomRequest
+	(*JoinRoomRequest)(nil),      // 18: reprise.v1.JoinRoomRequest
+	(*LeaveRoomRequest)(nil),     // 19: reprise.v1.LeaveRoomRequest
+	(*InviteMemberRequest)(nil),  // 20: reprise.v1.InviteMemberRequest
+	(*Welcome)(nil),              // 21: reprise.v1.Welcome
+	(*RoomState)(nil),            // 22: reprise.v1.RoomState
+	(*RoomClosed)(nil),           // 23: reprise.v1.RoomClosed
+	(*Rewind)(nil),               // 24: reprise.v1.Rewind
+	(*Gap)(nil),                  // 25: reprise.v1.Gap
+	(*Events)(nil),               // 26: reprise.v1.Events
+	(*SendMessageResponse)(nil),  // 27: reprise.v1.SendMessageResponse
+	(*SendCustomResponse)(nil),   // 28: reprise.v1.SendCustomResponse
+	(*AckResponse)(nil),          // 29: reprise.v1.AckResponse
+	(*CreateRoomResponse)(nil),   // 30: reprise.v1.CreateRoomResponse
+	(*JoinRoomResponse)(nil),     // 31: reprise.v1.JoinRoomResponse
+	(*LeaveRoomResponse)(nil),    // 32: reprise.v1.LeaveRoomResponse
+	(*InviteMemberResponse)(nil), // 33: reprise.v1.InviteMemberResponse
+	(*durationpb.Duration)(nil),  // 34: google.protobuf.Duration
 }
 var file_reprise_v1_frame_proto_depIdxs = []int32{
 	12, // 0: reprise.v1.ClientFrame.open:type_name -> reprise.v1.OpenRequest
@@ -1351,35 +1389,37 @@ var file_reprise_v1_frame_proto_depIdxs = []int32{
 	18, // 6: reprise.v1.ClientFrame.join_room:type_name -> reprise.v1.JoinRoomRequest
 	19, // 7: reprise.v1.ClientFrame.leave_room:type_name -> reprise.v1.LeaveRoomRequest
 	1,  // 8: reprise.v1.ClientFrame.bye:type_name -> reprise.v1.Bye
-	20, // 9: reprise.v1.ServerFrame.welcome:type_name -> reprise.v1.Welcome
-	21, // 10: reprise.v1.ServerFrame.room_state:type_name -> reprise.v1.RoomState
-	22, // 11: reprise.v1.ServerFrame.room_closed:type_name -> reprise.v1.RoomClosed
-	23, // 12: reprise.v1.ServerFrame.rewind:type_name -> reprise.v1.Rewind
-	24, // 13: reprise.v1.ServerFrame.gap:type_name -> reprise.v1.Gap
-	25, // 14: reprise.v1.ServerFrame.events:type_name -> reprise.v1.Events
-	3,  // 15: reprise.v1.ServerFrame.caught_up:type_name -> reprise.v1.CaughtUp
-	4,  // 16: reprise.v1.ServerFrame.receipt:type_name -> reprise.v1.Receipt
-	5,  // 17: reprise.v1.ServerFrame.fault:type_name -> reprise.v1.Fault
-	7,  // 18: reprise.v1.ServerFrame.checkpoint:type_name -> reprise.v1.Checkpoint
-	8,  // 19: reprise.v1.ServerFrame.heartbeat:type_name -> reprise.v1.Heartbeat
-	9,  // 20: reprise.v1.ServerFrame.drain:type_name -> reprise.v1.Drain
-	10, // 21: reprise.v1.ServerFrame.moved:type_name -> reprise.v1.Moved
-	11, // 22: reprise.v1.ServerFrame.fenced:type_name -> reprise.v1.Fenced
-	26, // 23: reprise.v1.Receipt.send_message:type_name -> reprise.v1.SendMessageResponse
-	27, // 24: reprise.v1.Receipt.send_custom:type_name -> reprise.v1.SendCustomResponse
-	28, // 25: reprise.v1.Receipt.ack:type_name -> reprise.v1.AckResponse
-	29, // 26: reprise.v1.Receipt.create_room:type_name -> reprise.v1.CreateRoomResponse
-	30, // 27: reprise.v1.Receipt.join_room:type_name -> reprise.v1.JoinRoomResponse
-	31, // 28: reprise.v1.Receipt.leave_room:type_name -> reprise.v1.LeaveRoomResponse
-	6,  // 29: reprise.v1.Fault.fields:type_name -> reprise.v1.FieldViolation
-	32, // 30: reprise.v1.Fault.retry_after:type_name -> google.protobuf.Duration
-	32, // 31: reprise.v1.Drain.move_after:type_name -> google.protobuf.Duration
-	32, // 32: reprise.v1.Drain.closes_in:type_name -> google.protobuf.Duration
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	20, // 9: reprise.v1.ClientFrame.invite_member:type_name -> reprise.v1.InviteMemberRequest
+	21, // 10: reprise.v1.ServerFrame.welcome:type_name -> reprise.v1.Welcome
+	22, // 11: reprise.v1.ServerFrame.room_state:type_name -> reprise.v1.RoomState
+	23, // 12: reprise.v1.ServerFrame.room_closed:type_name -> reprise.v1.RoomClosed
+	24, // 13: reprise.v1.ServerFrame.rewind:type_name -> reprise.v1.Rewind
+	25, // 14: reprise.v1.ServerFrame.gap:type_name -> reprise.v1.Gap
+	26, // 15: reprise.v1.ServerFrame.events:type_name -> reprise.v1.Events
+	3,  // 16: reprise.v1.ServerFrame.caught_up:type_name -> reprise.v1.CaughtUp
+	4,  // 17: reprise.v1.ServerFrame.receipt:type_name -> reprise.v1.Receipt
+	5,  // 18: reprise.v1.ServerFrame.fault:type_name -> reprise.v1.Fault
+	7,  // 19: reprise.v1.ServerFrame.checkpoint:type_name -> reprise.v1.Checkpoint
+	8,  // 20: reprise.v1.ServerFrame.heartbeat:type_name -> reprise.v1.Heartbeat
+	9,  // 21: reprise.v1.ServerFrame.drain:type_name -> reprise.v1.Drain
+	10, // 22: reprise.v1.ServerFrame.moved:type_name -> reprise.v1.Moved
+	11, // 23: reprise.v1.ServerFrame.fenced:type_name -> reprise.v1.Fenced
+	27, // 24: reprise.v1.Receipt.send_message:type_name -> reprise.v1.SendMessageResponse
+	28, // 25: reprise.v1.Receipt.send_custom:type_name -> reprise.v1.SendCustomResponse
+	29, // 26: reprise.v1.Receipt.ack:type_name -> reprise.v1.AckResponse
+	30, // 27: reprise.v1.Receipt.create_room:type_name -> reprise.v1.CreateRoomResponse
+	31, // 28: reprise.v1.Receipt.join_room:type_name -> reprise.v1.JoinRoomResponse
+	32, // 29: reprise.v1.Receipt.leave_room:type_name -> reprise.v1.LeaveRoomResponse
+	33, // 30: reprise.v1.Receipt.invite_member:type_name -> reprise.v1.InviteMemberResponse
+	6,  // 31: reprise.v1.Fault.fields:type_name -> reprise.v1.FieldViolation
+	34, // 32: reprise.v1.Fault.retry_after:type_name -> google.protobuf.Duration
+	34, // 33: reprise.v1.Drain.move_after:type_name -> google.protobuf.Duration
+	34, // 34: reprise.v1.Drain.closes_in:type_name -> google.protobuf.Duration
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_reprise_v1_frame_proto_init() }
@@ -1402,6 +1442,7 @@ func file_reprise_v1_frame_proto_init() {
 		(*ClientFrame_JoinRoom)(nil),
 		(*ClientFrame_LeaveRoom)(nil),
 		(*ClientFrame_Bye)(nil),
+		(*ClientFrame_InviteMember)(nil),
 	}
 	file_reprise_v1_frame_proto_msgTypes[2].OneofWrappers = []any{
 		(*ServerFrame_Welcome)(nil),
@@ -1426,6 +1467,7 @@ func file_reprise_v1_frame_proto_init() {
 		(*Receipt_CreateRoom)(nil),
 		(*Receipt_JoinRoom)(nil),
 		(*Receipt_LeaveRoom)(nil),
+		(*Receipt_InviteMember)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -474,7 +474,8 @@ type CreateRoomRequest struct {
 	Title string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
 	// Who may join; open if not set.
 	Access RoomAccess `protobuf:"varint,4,opt,name=access,proto3,enum=reprise.v1.RoomAccess" json:"access,omitempty"`
-	// Further first members, at most 100.
+	// Users to invite, at most 100. On a server whose policy is to add members
+	// directly they become members at once.
 	Members []string `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
 	// The room's own retention; the server's default if absent.
 	Retention     *Retention `protobuf:"bytes,6,opt,name=retention,proto3" json:"retention,omitempty"`
@@ -600,9 +601,10 @@ func (x *CreateRoomResponse) GetRoom() *Room {
 	return nil
 }
 
-// JoinRoomRequest makes the caller a member. Joining a room that does not
-// exist creates an open one, unless the server's policy forbids it. Joining
-// a room twice changes nothing.
+// JoinRoomRequest makes the caller a member and uses up an invitation. A
+// private room takes its creator and those who were invited. Joining a room
+// that does not exist creates an open one, unless the server's policy forbids
+// it. Joining a room twice changes nothing.
 type JoinRoomRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The attachment that speaks; optional.
@@ -842,6 +844,321 @@ func (x *LeaveRoomResponse) GetIncarnation() string {
 	return ""
 }
 
+// InviteMemberRequest invites a user. In a private room only its creator may,
+// in an open one every member.
+type InviteMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attachment that speaks; optional.
+	Via *Via `protobuf:"bytes,1,opt,name=via,proto3" json:"via,omitempty"`
+	// Room name. The caller is a member of it.
+	Room string `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
+	// Whom to invite, by the rule of Room.name.
+	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InviteMemberRequest) Reset() {
+	*x = InviteMemberRequest{}
+	mi := &file_reprise_v1_room_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InviteMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InviteMemberRequest) ProtoMessage() {}
+
+func (x *InviteMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_reprise_v1_room_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InviteMemberRequest.ProtoReflect.Descriptor instead.
+func (*InviteMemberRequest) Descriptor() ([]byte, []int) {
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *InviteMemberRequest) GetVia() *Via {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+func (x *InviteMemberRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *InviteMemberRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+// InviteMemberResponse confirms a durable invitation.
+type InviteMemberResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Offset of the event that says so; 0 if there was nothing to do.
+	Offset uint64 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Incarnation of that offset.
+	Incarnation string `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// True if the user was invited already, or is a member: nothing was changed.
+	Already bool `protobuf:"varint,3,opt,name=already,proto3" json:"already,omitempty"`
+	// True if the user is a member now: the server's policy is to add members
+	// directly, or the user had joined before.
+	Joined        bool `protobuf:"varint,4,opt,name=joined,proto3" json:"joined,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InviteMemberResponse) Reset() {
+	*x = InviteMemberResponse{}
+	mi := &file_reprise_v1_room_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InviteMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InviteMemberResponse) ProtoMessage() {}
+
+func (x *InviteMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_reprise_v1_room_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InviteMemberResponse.ProtoReflect.Descriptor instead.
+func (*InviteMemberResponse) Descriptor() ([]byte, []int) {
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *InviteMemberResponse) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *InviteMemberResponse) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *InviteMemberResponse) GetAlready() bool {
+	if x != nil {
+		return x.Already
+	}
+	return false
+}
+
+func (x *InviteMemberResponse) GetJoined() bool {
+	if x != nil {
+		return x.Joined
+	}
+	return false
+}
+
+// Invitation is an invitation that is open: the user invited has not joined
+// the room.
+type Invitation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Room name.
+	Room string `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// User who invited.
+	By string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	// When that was, by the server's clock.
+	InviteTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=invite_time,json=inviteTime,proto3" json:"invite_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invitation) Reset() {
+	*x = Invitation{}
+	mi := &file_reprise_v1_room_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitation) ProtoMessage() {}
+
+func (x *Invitation) ProtoReflect() protoreflect.Message {
+	mi := &file_reprise_v1_room_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
+func (*Invitation) Descriptor() ([]byte, []int) {
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Invitation) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *Invitation) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Invitation) GetInviteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.InviteTime
+	}
+	return nil
+}
+
+// ListInvitationsRequest asks for the caller's open invitations, by room name.
+type ListInvitationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most this many; 100 if 0, at most 1000.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// ListInvitationsResponse.next_page_token of the page before; empty for the
+	// first.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInvitationsRequest) Reset() {
+	*x = ListInvitationsRequest{}
+	mi := &file_reprise_v1_room_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInvitationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInvitationsRequest) ProtoMessage() {}
+
+func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_reprise_v1_room_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInvitationsRequest.ProtoReflect.Descriptor instead.
+func (*ListInvitationsRequest) Descriptor() ([]byte, []int) {
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListInvitationsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListInvitationsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListInvitationsResponse is a page of invitations.
+type ListInvitationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The invitations, by room name.
+	Invitations []*Invitation `protobuf:"bytes,1,rep,name=invitations,proto3" json:"invitations,omitempty"`
+	// Ask with this for the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInvitationsResponse) Reset() {
+	*x = ListInvitationsResponse{}
+	mi := &file_reprise_v1_room_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInvitationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInvitationsResponse) ProtoMessage() {}
+
+func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_reprise_v1_room_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInvitationsResponse.ProtoReflect.Descriptor instead.
+func (*ListInvitationsResponse) Descriptor() ([]byte, []int) {
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListInvitationsResponse) GetInvitations() []*Invitation {
+	if x != nil {
+		return x.Invitations
+	}
+	return nil
+}
+
+func (x *ListInvitationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // GetRoomRequest asks for one room that the caller is a member of.
 type GetRoomRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -853,7 +1170,7 @@ type GetRoomRequest struct {
 
 func (x *GetRoomRequest) Reset() {
 	*x = GetRoomRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[11]
+	mi := &file_reprise_v1_room_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +1182,7 @@ func (x *GetRoomRequest) String() string {
 func (*GetRoomRequest) ProtoMessage() {}
 
 func (x *GetRoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[11]
+	mi := &file_reprise_v1_room_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +1195,7 @@ func (x *GetRoomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRoomRequest.ProtoReflect.Descriptor instead.
 func (*GetRoomRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{11}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetRoomRequest) GetRoom() string {
@@ -899,7 +1216,7 @@ type GetRoomResponse struct {
 
 func (x *GetRoomResponse) Reset() {
 	*x = GetRoomResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[12]
+	mi := &file_reprise_v1_room_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1228,7 @@ func (x *GetRoomResponse) String() string {
 func (*GetRoomResponse) ProtoMessage() {}
 
 func (x *GetRoomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[12]
+	mi := &file_reprise_v1_room_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1241,7 @@ func (x *GetRoomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRoomResponse.ProtoReflect.Descriptor instead.
 func (*GetRoomResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{12}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetRoomResponse) GetRoom() *Room {
@@ -948,7 +1265,7 @@ type ListRoomsRequest struct {
 
 func (x *ListRoomsRequest) Reset() {
 	*x = ListRoomsRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[13]
+	mi := &file_reprise_v1_room_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1277,7 @@ func (x *ListRoomsRequest) String() string {
 func (*ListRoomsRequest) ProtoMessage() {}
 
 func (x *ListRoomsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[13]
+	mi := &file_reprise_v1_room_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1290,7 @@ func (x *ListRoomsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoomsRequest.ProtoReflect.Descriptor instead.
 func (*ListRoomsRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{13}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListRoomsRequest) GetPageSize() int32 {
@@ -1003,7 +1320,7 @@ type ListRoomsResponse struct {
 
 func (x *ListRoomsResponse) Reset() {
 	*x = ListRoomsResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[14]
+	mi := &file_reprise_v1_room_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1332,7 @@ func (x *ListRoomsResponse) String() string {
 func (*ListRoomsResponse) ProtoMessage() {}
 
 func (x *ListRoomsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[14]
+	mi := &file_reprise_v1_room_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1345,7 @@ func (x *ListRoomsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoomsResponse.ProtoReflect.Descriptor instead.
 func (*ListRoomsResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{14}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRoomsResponse) GetRooms() []*Room {
@@ -1061,7 +1378,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[15]
+	mi := &file_reprise_v1_room_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1390,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[15]
+	mi := &file_reprise_v1_room_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1403,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{15}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListMembersRequest) GetRoom() string {
@@ -1123,7 +1440,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[16]
+	mi := &file_reprise_v1_room_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1452,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[16]
+	mi := &file_reprise_v1_room_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1465,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{16}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -1186,7 +1503,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[17]
+	mi := &file_reprise_v1_room_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1515,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[17]
+	mi := &file_reprise_v1_room_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1528,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{17}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListEventsRequest) GetRoom() string {
@@ -1269,7 +1586,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[18]
+	mi := &file_reprise_v1_room_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1598,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[18]
+	mi := &file_reprise_v1_room_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1611,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{18}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListEventsResponse) GetStretches() []*Events {
@@ -1354,7 +1671,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[19]
+	mi := &file_reprise_v1_room_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1683,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[19]
+	mi := &file_reprise_v1_room_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1696,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{19}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TailRequest) GetRoom() string {
@@ -1486,7 +1803,29 @@ const file_reprise_v1_room_proto_rawDesc = "" +
 	"\x04room\x18\x02 \x01(\tR\x04room\"M\n" +
 	"\x11LeaveRoomResponse\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\tR\vincarnation\"$\n" +
+	"\vincarnation\x18\x02 \x01(\tR\vincarnation\"`\n" +
+	"\x13InviteMemberRequest\x12!\n" +
+	"\x03via\x18\x01 \x01(\v2\x0f.reprise.v1.ViaR\x03via\x12\x12\n" +
+	"\x04room\x18\x02 \x01(\tR\x04room\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\"\x82\x01\n" +
+	"\x14InviteMemberResponse\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x18\n" +
+	"\aalready\x18\x03 \x01(\bR\aalready\x12\x16\n" +
+	"\x06joined\x18\x04 \x01(\bR\x06joined\"m\n" +
+	"\n" +
+	"Invitation\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12;\n" +
+	"\vinvite_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"inviteTime\"T\n" +
+	"\x16ListInvitationsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"{\n" +
+	"\x17ListInvitationsResponse\x128\n" +
+	"\vinvitations\x18\x01 \x03(\v2\x16.reprise.v1.InvitationR\vinvitations\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"$\n" +
 	"\x0eGetRoomRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\"7\n" +
 	"\x0fGetRoomResponse\x12$\n" +
@@ -1539,63 +1878,71 @@ func file_reprise_v1_room_proto_rawDescGZIP() []byte {
 }
 
 var file_reprise_v1_room_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_reprise_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_reprise_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_reprise_v1_room_proto_goTypes = []any{
-	(RoomClosed_Reason)(0),        // 0: reprise.v1.RoomClosed.Reason
-	(*Room)(nil),                  // 1: reprise.v1.Room
-	(*Retention)(nil),             // 2: reprise.v1.Retention
-	(*Member)(nil),                // 3: reprise.v1.Member
-	(*RoomState)(nil),             // 4: reprise.v1.RoomState
-	(*RoomClosed)(nil),            // 5: reprise.v1.RoomClosed
-	(*CreateRoomRequest)(nil),     // 6: reprise.v1.CreateRoomRequest
-	(*CreateRoomResponse)(nil),    // 7: reprise.v1.CreateRoomResponse
-	(*JoinRoomRequest)(nil),       // 8: reprise.v1.JoinRoomRequest
-	(*JoinRoomResponse)(nil),      // 9: reprise.v1.JoinRoomResponse
-	(*LeaveRoomRequest)(nil),      // 10: reprise.v1.LeaveRoomRequest
-	(*LeaveRoomResponse)(nil),     // 11: reprise.v1.LeaveRoomResponse
-	(*GetRoomRequest)(nil),        // 12: reprise.v1.GetRoomRequest
-	(*GetRoomResponse)(nil),       // 13: reprise.v1.GetRoomResponse
-	(*ListRoomsRequest)(nil),      // 14: reprise.v1.ListRoomsRequest
-	(*ListRoomsResponse)(nil),     // 15: reprise.v1.ListRoomsResponse
-	(*ListMembersRequest)(nil),    // 16: reprise.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),   // 17: reprise.v1.ListMembersResponse
-	(*ListEventsRequest)(nil),     // 18: reprise.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 19: reprise.v1.ListEventsResponse
-	(*TailRequest)(nil),           // 20: reprise.v1.TailRequest
-	(RoomAccess)(0),               // 21: reprise.v1.RoomAccess
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(*Position)(nil),              // 24: reprise.v1.Position
-	(*Via)(nil),                   // 25: reprise.v1.Via
-	(*Events)(nil),                // 26: reprise.v1.Events
-	(*Gap)(nil),                   // 27: reprise.v1.Gap
+	(RoomClosed_Reason)(0),          // 0: reprise.v1.RoomClosed.Reason
+	(*Room)(nil),                    // 1: reprise.v1.Room
+	(*Retention)(nil),               // 2: reprise.v1.Retention
+	(*Member)(nil),                  // 3: reprise.v1.Member
+	(*RoomState)(nil),               // 4: reprise.v1.RoomState
+	(*RoomClosed)(nil),              // 5: reprise.v1.RoomClosed
+	(*CreateRoomRequest)(nil),       // 6: reprise.v1.CreateRoomRequest
+	(*CreateRoomResponse)(nil),      // 7: reprise.v1.CreateRoomResponse
+	(*JoinRoomRequest)(nil),         // 8: reprise.v1.JoinRoomRequest
+	(*JoinRoomResponse)(nil),        // 9: reprise.v1.JoinRoomResponse
+	(*LeaveRoomRequest)(nil),        // 10: reprise.v1.LeaveRoomRequest
+	(*LeaveRoomResponse)(nil),       // 11: reprise.v1.LeaveRoomResponse
+	(*InviteMemberRequest)(nil),     // 12: reprise.v1.InviteMemberRequest
+	(*InviteMemberResponse)(nil),    // 13: reprise.v1.InviteMemberResponse
+	(*Invitation)(nil),              // 14: reprise.v1.Invitation
+	(*ListInvitationsRequest)(nil),  // 15: reprise.v1.ListInvitationsRequest
+	(*ListInvitationsResponse)(nil), // 16: reprise.v1.ListInvitationsResponse
+	(*GetRoomRequest)(nil),          // 17: reprise.v1.GetRoomRequest
+	(*GetRoomResponse)(nil),         // 18: reprise.v1.GetRoomResponse
+	(*ListRoomsRequest)(nil),        // 19: reprise.v1.ListRoomsRequest
+	(*ListRoomsResponse)(nil),       // 20: reprise.v1.ListRoomsResponse
+	(*ListMembersRequest)(nil),      // 21: reprise.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),     // 22: reprise.v1.ListMembersResponse
+	(*ListEventsRequest)(nil),       // 23: reprise.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),      // 24: reprise.v1.ListEventsResponse
+	(*TailRequest)(nil),             // 25: reprise.v1.TailRequest
+	(RoomAccess)(0),                 // 26: reprise.v1.RoomAccess
+	(*timestamppb.Timestamp)(nil),   // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 28: google.protobuf.Duration
+	(*Position)(nil),                // 29: reprise.v1.Position
+	(*Via)(nil),                     // 30: reprise.v1.Via
+	(*Events)(nil),                  // 31: reprise.v1.Events
+	(*Gap)(nil),                     // 32: reprise.v1.Gap
 }
 var file_reprise_v1_room_proto_depIdxs = []int32{
-	21, // 0: reprise.v1.Room.access:type_name -> reprise.v1.RoomAccess
-	22, // 1: reprise.v1.Room.create_time:type_name -> google.protobuf.Timestamp
+	26, // 0: reprise.v1.Room.access:type_name -> reprise.v1.RoomAccess
+	27, // 1: reprise.v1.Room.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 2: reprise.v1.Room.retention:type_name -> reprise.v1.Retention
-	23, // 3: reprise.v1.Retention.max_age:type_name -> google.protobuf.Duration
+	28, // 3: reprise.v1.Retention.max_age:type_name -> google.protobuf.Duration
 	1,  // 4: reprise.v1.RoomState.room:type_name -> reprise.v1.Room
-	24, // 5: reprise.v1.RoomState.position:type_name -> reprise.v1.Position
+	29, // 5: reprise.v1.RoomState.position:type_name -> reprise.v1.Position
 	0,  // 6: reprise.v1.RoomClosed.reason:type_name -> reprise.v1.RoomClosed.Reason
-	25, // 7: reprise.v1.CreateRoomRequest.via:type_name -> reprise.v1.Via
-	21, // 8: reprise.v1.CreateRoomRequest.access:type_name -> reprise.v1.RoomAccess
+	30, // 7: reprise.v1.CreateRoomRequest.via:type_name -> reprise.v1.Via
+	26, // 8: reprise.v1.CreateRoomRequest.access:type_name -> reprise.v1.RoomAccess
 	2,  // 9: reprise.v1.CreateRoomRequest.retention:type_name -> reprise.v1.Retention
 	1,  // 10: reprise.v1.CreateRoomResponse.room:type_name -> reprise.v1.Room
-	25, // 11: reprise.v1.JoinRoomRequest.via:type_name -> reprise.v1.Via
+	30, // 11: reprise.v1.JoinRoomRequest.via:type_name -> reprise.v1.Via
 	1,  // 12: reprise.v1.JoinRoomResponse.room:type_name -> reprise.v1.Room
 	3,  // 13: reprise.v1.JoinRoomResponse.member:type_name -> reprise.v1.Member
-	25, // 14: reprise.v1.LeaveRoomRequest.via:type_name -> reprise.v1.Via
-	1,  // 15: reprise.v1.GetRoomResponse.room:type_name -> reprise.v1.Room
-	1,  // 16: reprise.v1.ListRoomsResponse.rooms:type_name -> reprise.v1.Room
-	3,  // 17: reprise.v1.ListMembersResponse.members:type_name -> reprise.v1.Member
-	26, // 18: reprise.v1.ListEventsResponse.stretches:type_name -> reprise.v1.Events
-	27, // 19: reprise.v1.ListEventsResponse.gap:type_name -> reprise.v1.Gap
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	30, // 14: reprise.v1.LeaveRoomRequest.via:type_name -> reprise.v1.Via
+	30, // 15: reprise.v1.InviteMemberRequest.via:type_name -> reprise.v1.Via
+	27, // 16: reprise.v1.Invitation.invite_time:type_name -> google.protobuf.Timestamp
+	14, // 17: reprise.v1.ListInvitationsResponse.invitations:type_name -> reprise.v1.Invitation
+	1,  // 18: reprise.v1.GetRoomResponse.room:type_name -> reprise.v1.Room
+	1,  // 19: reprise.v1.ListRoomsResponse.rooms:type_name -> reprise.v1.Room
+	3,  // 20: reprise.v1.ListMembersResponse.members:type_name -> reprise.v1.Member
+	31, // 21: reprise.v1.ListEventsResponse.stretches:type_name -> reprise.v1.Events
+	32, // 22: reprise.v1.ListEventsResponse.gap:type_name -> reprise.v1.Gap
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_reprise_v1_room_proto_init() }
@@ -1612,7 +1959,7 @@ func file_reprise_v1_room_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_reprise_v1_room_proto_rawDesc), len(file_reprise_v1_room_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -41,5 +41,6 @@ const (
 	ForgetRooms       = "forget-rooms"       // P7: rooms joined while away are not restored
 	ExpireSessions    = "expire-sessions"    // P8: a session that was away for two minutes is not resumed
 	IgnoreIncarnation = "ignore-incarnation" // P2: a position is good whatever its incarnation
+	ShareIncarnation  = "share-incarnation"  // P2: a room that is made again has the incarnation of the one that was removed
 	NameEverything    = "name-everything"    // P13: every room is named at a resume
 )

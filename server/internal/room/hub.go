@@ -41,6 +41,9 @@ type Options struct {
 	Retention store.Retention
 	// TrimEvery is how often retention is applied. Default one minute.
 	TrimEvery time.Duration
+	// EmptyRooms is how long a room without members is kept. Default one hour;
+	// negative: for ever.
+	EmptyRooms time.Duration
 	// OnMember, if not nil, is told of each durable change of a membership, in
 	// the order of the room's log. It must not block.
 	OnMember func(room string, c store.MemberChange)
@@ -84,6 +87,9 @@ func NewHub(s store.Store, o Options) *Hub {
 	if o.TrimEvery == 0 {
 		o.TrimEvery = time.Minute
 	}
+	if o.EmptyRooms == 0 {
+		o.EmptyRooms = time.Hour
+	}
 	if o.Busy == nil {
 		o.Busy = func(int) bool { return false }
 	}
@@ -97,6 +103,9 @@ func NewHub(s store.Store, o Options) *Hub {
 	h.background.Go(func() { h.mender.run(ctx, h) })
 	h.background.Go(func() { h.janitor(ctx) })
 	h.background.Go(func() { h.retain(ctx) })
+	if o.EmptyRooms > 0 {
+		h.background.Go(func() { newSweeper(h).run(ctx) })
+	}
 	return h
 }
 

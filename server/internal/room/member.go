@@ -194,7 +194,7 @@ func (r *Room) createLocked(meta store.Meta, further []string, done func(error))
 	if !meta.Retention.IsZero() {
 		r.hub.retains.Store(true)
 	}
-	return Change{Offset: members[0].Offset, Incarnation: r.hub.store.Incarnation()}, nil
+	return Change{Offset: members[0].Offset}, nil
 }
 
 // Join makes user a member; see Options.CreateOnJoin for a room that does not
@@ -271,7 +271,7 @@ func (r *Room) changeLocked(user, by string, joined bool, now time.Time, done fu
 		return Change{}, err
 	}
 	r.members[user] = joined
-	return Change{Offset: offset, Incarnation: r.hub.store.Incarnation()}, nil
+	return Change{Offset: offset}, nil
 }
 
 func memberEntry(by, user string, kind reprisev1.MemberChange_Kind, now time.Time) (entry, error) {
@@ -314,6 +314,7 @@ func (r *Room) change(ctx context.Context, user string, do func(done func(error)
 	}
 	select {
 	case err := <-durable:
+		c.Incarnation = r.Incarnation(c.Offset) // a new room has none before
 		return c, err
 	case <-ctx.Done():
 		return Change{}, ctx.Err()

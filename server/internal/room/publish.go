@@ -154,7 +154,7 @@ func (r *Room) submit(ctx context.Context, p Publish, done func(Receipt, error))
 	if err != nil {
 		return err
 	}
-	rec := Receipt{Incarnation: r.hub.store.Incarnation(), Time: p.Event.GetTime().AsTime()}
+	rec := Receipt{Time: p.Event.GetTime().AsTime()}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -164,7 +164,7 @@ func (r *Room) submit(ctx context.Context, p Publish, done func(Receipt, error))
 	if r.meta == nil || !r.members[sender] {
 		return ErrNotFound
 	}
-	rec.Offset = r.head + 1
+	rec.Offset, rec.Incarnation = r.head+1, r.log.Incarnation()
 	return r.appendLocked([]entry{{element, sender, p.Event.GetClientId()}}, nil, nil, func(err error) {
 		if err != nil {
 			done(Receipt{}, err)

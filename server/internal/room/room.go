@@ -185,7 +185,7 @@ func (r *Room) committed(a *store.Append, err error) {
 		r.creating = nil
 		r.oldest = 1
 	}
-	if inc := r.hub.store.Incarnation(); len(r.stretches) == 0 || r.stretches[len(r.stretches)-1].Incarnation != inc {
+	if inc := r.log.Incarnation(); len(r.stretches) == 0 || r.stretches[len(r.stretches)-1].Incarnation != inc {
 		// A new slice: the old one may be shared.
 		r.stretches = append(r.stretches[:len(r.stretches):len(r.stretches)], store.Stretch{Incarnation: inc, First: a.Expect + 1})
 	}

@@ -88,7 +88,8 @@ func (s *Service) createRoom(ctx context.Context, c caller, r *reprisev1.CreateR
 	if err := checkCreate(r, prefix); err != nil {
 		return nil, err
 	}
-	if err := s.roomForOne(ctx, c.user, r.GetRoom()); err != nil {
+	checks, err := s.checks(ctx, c, r.GetRoom())
+	if err != nil {
 		return nil, err
 	}
 	keep := r.GetRetention()
@@ -100,8 +101,8 @@ func (s *Service) createRoom(ctx context.Context, c caller, r *reprisev1.CreateR
 		},
 	}
 	var out *reprisev1.CreateRoomResponse
-	err := s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
-		if _, err := rm.Create(ctx, meta, r.GetMembers(), s.checks(c, r.GetRoom())); err != nil {
+	err = s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
+		if _, err := rm.Create(ctx, meta, r.GetMembers(), checks); err != nil {
 			return err
 		}
 		info, err := rm.Info()
@@ -115,7 +116,8 @@ func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomR
 	if err := checkJoin(r, prefix, c.fence != nil); err != nil {
 		return nil, err
 	}
-	if err := s.roomForOne(ctx, c.user, r.GetRoom()); err != nil {
+	checks, err := s.checks(ctx, c, r.GetRoom())
+	if err != nil {
 		return nil, err
 	}
 	forget := func() {}
@@ -123,8 +125,8 @@ func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomR
 		forget = c.attachment.WantHistory(r.GetRoom(), r.GetHistory())
 	}
 	var out *reprisev1.JoinRoomResponse
-	err := s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
-		change, err := rm.Join(ctx, c.user, s.checks(c, r.GetRoom()))
+	err = s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
+		change, err := rm.Join(ctx, c.user, checks)
 		if err != nil {
 			return err
 		}
@@ -141,39 +143,17 @@ func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomR
 	return out, err
 }
 
-// roomForOne refuses a user who has as many rooms as one may have, unless name
-// is one of them. Two joins at once may exceed the bound by one: it protects
-// the server, nothing else.
-func (s *Service) roomForOne(ctx context.Context, user, name string) error {
-	rooms, _, err := s.store.UserRooms(ctx, user)
-	if err != nil {
-		return err
-	}
-	n := 0
-	for _, r := range rooms {
-		switch {
-		case r.Joined && r.Room == name:
-			return nil
-		case r.Joined:
-			n++
-		}
-	}
-	if n >= s.opts.MaxRooms {
-		return &refusal{
-			reason:  reason.TooManyRooms,
-			message: fmt.Sprintf("you are a member of %d rooms; at most %d are allowed: leave one (LeaveRoom)", n, s.opts.MaxRooms),
-		}
-	}
-	return nil
-}
-
 func (s *Service) leaveRoom(ctx context.Context, c caller, r *reprisev1.LeaveRoomRequest, prefix string) (*reprisev1.LeaveRoomResponse, error) {
 	if err := checkLeave(r, prefix); err != nil {
 		return nil, err
 	}
+	checks, err := s.checks(ctx, c, r.GetRoom())
+	if err != nil {
+		return nil, err
+	}
 	var out *reprisev1.LeaveRoomResponse
-	err := s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
-		change, err := rm.Leave(ctx, c.user, s.checks(c, r.GetRoom()))
+	err = s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
+		change, err := rm.Leave(ctx, c.user, checks)
 		out = &reprisev1.LeaveRoomResponse{Offset: change.Offset, Incarnation: change.Incarnation}
 		return err
 	})

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -167,11 +168,25 @@ func (s *Service) admit(user, room string, events int) error {
 }
 
 // checks are those of a change that the caller makes in a room.
-func (s *Service) checks(c caller, name string) room.Checks {
+func (s *Service) checks(ctx context.Context, c caller, name string) (room.Checks, error) {
+	rooms, err := s.store.CountRooms(ctx, c.user)
 	return room.Checks{
 		Fence: c.fence,
+		Bound: func() error { return s.bound(rooms) },
 		Make:  func() error { return s.opts.MakeByUser.Allow(c.user) },
 		Admit: func(events int) error { return s.admit(c.user, name, events) },
+	}, err
+}
+
+// bound refuses one more room to a user who is in so many. Two joins at once
+// may exceed the bound by one: it protects the server, nothing else.
+func (s *Service) bound(rooms int) error {
+	if rooms < s.opts.MaxRooms {
+		return nil
+	}
+	return &refusal{
+		reason:  reason.TooManyRooms,
+		message: fmt.Sprintf("you are a member of %d rooms; at most %d are allowed: leave one (LeaveRoom)", rooms, s.opts.MaxRooms),
 	}
 }
 

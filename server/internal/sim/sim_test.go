@@ -88,6 +88,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	o := server.Options{TrimEvery: 5 * time.Second, Heartbeat: 20 * time.Second}
+	// The hours that jump would remove a room that everybody has just left, and
+	// with it what was acknowledged there.
+	o.EmptyRooms = -1
 	o.Limits.UserPublishes, o.Limits.RoomPublishes, o.Limits.UserCreates, o.Limits.Attaches = -1, -1, -1, -1
 	if w.random.IntN(3) == 0 {
 		o.Retention = server.Retention{MaxEvents: 30}

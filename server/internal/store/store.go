@@ -48,8 +48,8 @@ var (
 
 // Store is an engine.
 type Store interface {
-	// Incarnation is the random id of this start of the store. The first
-	// append to a room under it begins a new stretch of that room's log.
+	// Incarnation is the random id of this start of the store. Every
+	// [Log.Incarnation] begins with it.
 	Incarnation() string
 
 	// OpenLog returns the log of a room, whether the room exists or not. A
@@ -60,10 +60,34 @@ type Store interface {
 	// `after`, in byte order.
 	Rooms(ctx context.Context, after string, limit int) ([]string, error)
 
-	// UserRooms returns the user's memberships, current and ended, by room
-	// name, and a version of which they are a snapshot: every change with a
-	// Version up to it is included, every later change gets a greater one.
+	// Version is that of the newest change of a membership that is visible.
+	Version() uint64
+
+	// UserRooms returns the user's memberships by room name: those that are
+	// current, and the newest [MaxEnded] of those that have ended. It also returns a
+	// version of which they are a snapshot: every change with a Version up to it
+	// is included, every later change gets a greater one.
 	UserRooms(ctx context.Context, user string) (rooms []UserRoom, version uint64, err error)
+	// CountRooms returns how many current memberships the user has. It reads
+	// one record, however many there are.
+	CountRooms(ctx context.Context, user string) (int, error)
+	// Invitations returns up to limit open invitations of a user to rooms whose
+	// names are not before from, by room name.
+	Invitations(ctx context.Context, user, from string, limit int) ([]Invitation, error)
+	// CountInvitations returns how many invitations by a user to another are
+	// open. It reads one record.
+	CountInvitations(ctx context.Context, user, by string) (int, error)
+
+	// EmptyRooms returns up to limit rooms without members, in the order in
+	// which they lost the last one, from the one after `after` to the one at
+	// upTo. Places are versions, as of [Store.Version].
+	EmptyRooms(ctx context.Context, after, upTo uint64, limit int) ([]EmptyRoom, error)
+	// RemoveRoom removes a room with its log, its client ids and its open
+	// invitations, all at once, if it is still empty as r says; removed is false
+	// if it is not. Durable when it returns. Its name can be used again, for
+	// a room whose log has another incarnation. Logs of it that are open are then
+	// logs of a room that does not exist. What users had as members of it stays.
+	RemoveRoom(ctx context.Context, r EmptyRoom) (removed bool, err error)
 
 	// Session returns a session, or ErrNotFound.
 	Session(ctx context.Context, id string) (Session, error)
@@ -131,6 +155,13 @@ type Log interface {
 	// with clientID, or 0.
 	Lookup(ctx context.Context, sender, clientID string) (uint64, error)
 
+	// Incarnation is the one that the next append belongs to: it is of this
+	// start of the store, and of this room and no other of its name. Empty if
+	// the room does not exist yet.
+	Incarnation() string
+
+	// Invitation returns a user's open invitation; ok is false if there is none.
+	Invitation(ctx context.Context, user string) (i Invitation, ok bool, err error)
 	// Member returns a user's membership; ok is false if there is none.
 	Member(ctx context.Context, user string) (m Member, ok bool, err error)
 	// Members returns up to limit members whose names are not before from, in
@@ -155,6 +186,8 @@ type State struct {
 	Oldest uint64
 	// Members is how many members the room has.
 	Members uint32
+	// Invited is how many invitations to it are open.
+	Invited uint32
 	// Stretches lists the incarnations of the log, oldest first: each holds
 	// the offsets from its First to the next one's First-1, the last one to
 	// Head. Shared; never changed in place.
@@ -221,15 +254,40 @@ type Event struct {
 	Sender, ClientID string
 }
 
-// MemberChange is the beginning or the end of a membership.
+// MemberChange is the beginning or the end of a membership, or an invitation.
 type MemberChange struct {
 	User string
-	// Joined: the membership begins; otherwise it ends.
-	Joined bool
+	// Joined: the membership begins, and an open invitation is used up.
+	// Invited: it does neither, and the user is invited; nothing is changed if
+	// the user is a member or invited already. Neither: it ends.
+	Joined, Invited bool
 	// Offset is that of the event that says so.
 	Offset uint64
 	// By is the user who caused it.
 	By string
+	// Time is kept of an invitation.
+	Time time.Time
+}
+
+// MaxEnded is how many memberships of a user that have ended are remembered,
+// the newest ones.
+const MaxEnded = 1000
+
+// Invitation is an open invitation.
+type Invitation struct {
+	Room, User string
+	// By is the user who invited.
+	By string
+	// Offset is that of the event that says so.
+	Offset uint64
+	Time   time.Time
+}
+
+// EmptyRoom is a room without members.
+type EmptyRoom struct {
+	Name string
+	// Version is its place among all empty rooms.
+	Version uint64
 }
 
 // Member is a current membership.

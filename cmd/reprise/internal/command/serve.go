@@ -31,6 +31,7 @@ type serveFlags struct {
 	keepEvents   uint64
 	keepBytes    uint64
 	trimEvery    time.Duration
+	emptyRooms   time.Duration
 	drainTimeout time.Duration
 	logLevel     slog.Level
 	logFormat    string
@@ -70,12 +71,13 @@ serve goes on when the terminal is closed.`,
 	flags.Uint64Var(&f.keepEvents, "keep-events", 0, "keep this `number` of events of a room; 0 for all")
 	flags.Uint64Var(&f.keepBytes, "keep-bytes", 0, "keep this many `bytes` of events of a room; 0 for all")
 	flags.DurationVar(&f.trimEvery, "trim-every", time.Minute, "apply these limits, and those that rooms have of their own, once in this `duration`")
+	flags.DurationVar(&f.emptyRooms, "keep-empty-rooms", time.Hour, "keep a room without members for this `duration`, then remove it with its log; -1s for ever")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 10*time.Second, "exit within this `duration` of the first signal, whatever clients do")
 	flags.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "log from this `level` up: debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "auto", "`format`: text, json, or auto: text on a terminal")
 	flags.BoolVar(&f.asJSON, "json", false, "say where it listens as one line of JSON")
 	f.limitFlags(flags)
-	bindEnvironment(cmd, std.Getenv, "addr", "http", "pprof", "dir", "host", "origin", "trusted-proxy", "keep-age", "keep-events", "keep-bytes", "trim-every",
+	bindEnvironment(cmd, std.Getenv, "addr", "http", "pprof", "dir", "host", "origin", "trusted-proxy", "keep-age", "keep-events", "keep-bytes", "trim-every", "keep-empty-rooms",
 		"drain-timeout", "log-level", "log-format",
 		"limit-address-web-calls", "limit-address-web-connections", "limit-attaches", "limit-room-publishes", "limit-user-creates", "limit-user-publishes", "limit-user-rooms", "limit-user-sessions", "limit-web-calls", "limit-web-connections")
 	return cmd
@@ -92,6 +94,9 @@ func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 	}
 	if f.trimEvery <= 0 {
 		return usagef(cmd, "--trim-every must be more than 0, and is %v", f.trimEvery)
+	}
+	if f.emptyRooms == 0 {
+		return usagef(cmd, "--keep-empty-rooms must be more than 0, or negative for ever, and is 0")
 	}
 	if err := f.checkLimits(cmd); err != nil {
 		return err
@@ -140,6 +145,7 @@ func (f *serveFlags) options(log *slog.Logger) server.Options {
 		Retention:  server.Retention{MaxAge: f.keepAge, MaxEvents: f.keepEvents, MaxBytes: f.keepBytes},
 		Limits:     f.limits,
 		TrimEvery:  f.trimEvery,
+		EmptyRooms: f.emptyRooms,
 	}
 }
 

@@ -197,7 +197,11 @@ type Tail struct {
 	// Bytes of all encoded events up to head, trimmed ones included.
 	Bytes uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// How many members the room has. Always exact.
-	Members       uint32 `protobuf:"varint,4,opt,name=members,proto3" json:"members,omitempty"`
+	Members uint32 `protobuf:"varint,4,opt,name=members,proto3" json:"members,omitempty"`
+	// Place in the index of rooms without members; 0 if the room has members.
+	Empty uint64 `protobuf:"varint,5,opt,name=empty,proto3" json:"empty,omitempty"`
+	// How many invitations to the room are open. Always exact.
+	Invited       uint32 `protobuf:"varint,6,opt,name=invited,proto3" json:"invited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +264,20 @@ func (x *Tail) GetMembers() uint32 {
 	return 0
 }
 
+func (x *Tail) GetEmpty() uint64 {
+	if x != nil {
+		return x.Empty
+	}
+	return 0
+}
+
+func (x *Tail) GetInvited() uint32 {
+	if x != nil {
+		return x.Invited
+	}
+	return 0
+}
+
 // UserRoom is a membership as seen from the user. Its key has user and room.
 type UserRoom struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -270,7 +288,9 @@ type UserRoom struct {
 	// User who caused that.
 	By []byte `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
 	// Place of this change among all changes of memberships in the store.
-	Version       uint64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	Version uint64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	// Number of the room; 0 in records of format 1.
+	Number        uint64 `protobuf:"varint,5,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,6 +353,152 @@ func (x *UserRoom) GetVersion() uint64 {
 	return 0
 }
 
+func (x *UserRoom) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+// UserCounts counts the memberships of a user, whose name is the key. It is
+// made when the first of them changes; in stores of format 1 there is none.
+type UserCounts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many are current.
+	Rooms uint32 `protobuf:"varint,1,opt,name=rooms,proto3" json:"rooms,omitempty"`
+	// How many that have ended have a record.
+	Ended uint32 `protobuf:"varint,2,opt,name=ended,proto3" json:"ended,omitempty"`
+	// No older change than this has a record of an end.
+	Floor         uint64 `protobuf:"varint,3,opt,name=floor,proto3" json:"floor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserCounts) Reset() {
+	*x = UserCounts{}
+	mi := &file_reprise_store_v1_record_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserCounts) ProtoMessage() {}
+
+func (x *UserCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_reprise_store_v1_record_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserCounts.ProtoReflect.Descriptor instead.
+func (*UserCounts) Descriptor() ([]byte, []int) {
+	return file_reprise_store_v1_record_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UserCounts) GetRooms() uint32 {
+	if x != nil {
+		return x.Rooms
+	}
+	return 0
+}
+
+func (x *UserCounts) GetEnded() uint32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *UserCounts) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+// Invitation is an invitation that is open. It is kept twice: by room and user
+// invited, and by user and room.
+type Invitation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the room.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// User who invited.
+	By []byte `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	// Offset of the event that says so.
+	Offset uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	// When that was.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invitation) Reset() {
+	*x = Invitation{}
+	mi := &file_reprise_store_v1_record_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitation) ProtoMessage() {}
+
+func (x *Invitation) ProtoReflect() protoreflect.Message {
+	mi := &file_reprise_store_v1_record_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
+func (*Invitation) Descriptor() ([]byte, []int) {
+	return file_reprise_store_v1_record_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Invitation) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Invitation) GetBy() []byte {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *Invitation) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Invitation) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // Session is a session without its positions. Its key has the id.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -361,7 +527,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_reprise_store_v1_record_proto_msgTypes[4]
+	mi := &file_reprise_store_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +539,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_store_v1_record_proto_msgTypes[4]
+	mi := &file_reprise_store_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +552,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_reprise_store_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_reprise_store_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Session) GetUser() []byte {
@@ -468,7 +634,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_reprise_store_v1_record_proto_msgTypes[5]
+	mi := &file_reprise_store_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +646,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_store_v1_record_proto_msgTypes[5]
+	mi := &file_reprise_store_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +659,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_reprise_store_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_reprise_store_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Key) GetHash() []byte {
@@ -533,7 +699,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_reprise_store_v1_record_proto_msgTypes[6]
+	mi := &file_reprise_store_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +711,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_store_v1_record_proto_msgTypes[6]
+	mi := &file_reprise_store_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +724,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_reprise_store_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_reprise_store_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Position) GetIncarnation() []byte {
@@ -598,17 +764,31 @@ const file_reprise_store_v1_record_proto_rawDesc = "" +
 	"\amax_age\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\x1d\n" +
 	"\n" +
 	"max_events\x18\x02 \x01(\x04R\tmaxEvents\x12\x1b\n" +
-	"\tmax_bytes\x18\x03 \x01(\x04R\bmaxBytes\"b\n" +
+	"\tmax_bytes\x18\x03 \x01(\x04R\bmaxBytes\"\x92\x01\n" +
 	"\x04Tail\x12\x16\n" +
 	"\x06oldest\x18\x01 \x01(\x04R\x06oldest\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\x04R\x04head\x12\x14\n" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x18\n" +
-	"\amembers\x18\x04 \x01(\rR\amembers\"d\n" +
+	"\amembers\x18\x04 \x01(\rR\amembers\x12\x14\n" +
+	"\x05empty\x18\x05 \x01(\x04R\x05empty\x12\x18\n" +
+	"\ainvited\x18\x06 \x01(\rR\ainvited\"|\n" +
 	"\bUserRoom\x12\x16\n" +
 	"\x06joined\x18\x01 \x01(\bR\x06joined\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x0e\n" +
 	"\x02by\x18\x03 \x01(\fR\x02by\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\x04R\aversion\"\xb2\x02\n" +
+	"\aversion\x18\x04 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06number\x18\x05 \x01(\x04R\x06number\"N\n" +
+	"\n" +
+	"UserCounts\x12\x14\n" +
+	"\x05rooms\x18\x01 \x01(\rR\x05rooms\x12\x14\n" +
+	"\x05ended\x18\x02 \x01(\rR\x05ended\x12\x14\n" +
+	"\x05floor\x18\x03 \x01(\x04R\x05floor\"|\n" +
+	"\n" +
+	"Invitation\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\fR\x02by\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xb2\x02\n" +
 	"\aSession\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\fR\x04user\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
@@ -644,30 +824,33 @@ func file_reprise_store_v1_record_proto_rawDescGZIP() []byte {
 	return file_reprise_store_v1_record_proto_rawDescData
 }
 
-var file_reprise_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_reprise_store_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_reprise_store_v1_record_proto_goTypes = []any{
 	(*Room)(nil),                  // 0: reprise.store.v1.Room
 	(*Retention)(nil),             // 1: reprise.store.v1.Retention
 	(*Tail)(nil),                  // 2: reprise.store.v1.Tail
 	(*UserRoom)(nil),              // 3: reprise.store.v1.UserRoom
-	(*Session)(nil),               // 4: reprise.store.v1.Session
-	(*Key)(nil),                   // 5: reprise.store.v1.Key
-	(*Position)(nil),              // 6: reprise.store.v1.Position
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
+	(*UserCounts)(nil),            // 4: reprise.store.v1.UserCounts
+	(*Invitation)(nil),            // 5: reprise.store.v1.Invitation
+	(*Session)(nil),               // 6: reprise.store.v1.Session
+	(*Key)(nil),                   // 7: reprise.store.v1.Key
+	(*Position)(nil),              // 8: reprise.store.v1.Position
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
 }
 var file_reprise_store_v1_record_proto_depIdxs = []int32{
-	7, // 0: reprise.store.v1.Room.created:type_name -> google.protobuf.Timestamp
-	1, // 1: reprise.store.v1.Room.retention:type_name -> reprise.store.v1.Retention
-	8, // 2: reprise.store.v1.Retention.max_age:type_name -> google.protobuf.Duration
-	5, // 3: reprise.store.v1.Session.keys:type_name -> reprise.store.v1.Key
-	7, // 4: reprise.store.v1.Session.created:type_name -> google.protobuf.Timestamp
-	7, // 5: reprise.store.v1.Session.attached:type_name -> google.protobuf.Timestamp
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	9,  // 0: reprise.store.v1.Room.created:type_name -> google.protobuf.Timestamp
+	1,  // 1: reprise.store.v1.Room.retention:type_name -> reprise.store.v1.Retention
+	10, // 2: reprise.store.v1.Retention.max_age:type_name -> google.protobuf.Duration
+	9,  // 3: reprise.store.v1.Invitation.time:type_name -> google.protobuf.Timestamp
+	7,  // 4: reprise.store.v1.Session.keys:type_name -> reprise.store.v1.Key
+	9,  // 5: reprise.store.v1.Session.created:type_name -> google.protobuf.Timestamp
+	9,  // 6: reprise.store.v1.Session.attached:type_name -> google.protobuf.Timestamp
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_reprise_store_v1_record_proto_init() }
@@ -681,7 +864,7 @@ func file_reprise_store_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_reprise_store_v1_record_proto_rawDesc), len(file_reprise_store_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

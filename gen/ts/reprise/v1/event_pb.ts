@@ -12,7 +12,7 @@ import type { Message as Message$1 } from "@bufbuild/protobuf";
  * Describes the file reprise/v1/event.proto.
  */
 export const file_reprise_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("ChZyZXByaXNlL3YxL2V2ZW50LnByb3RvEgpyZXByaXNlLnYxIqsCCgVFdmVudBIOCgZvZmZzZXQYASABKAYSDQoFYWZ0ZXIYAiABKAYSKAoEdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc2VuZGVyGAQgASgJEhEKCWNsaWVudF9pZBgFIAEoCRImCgdtZXNzYWdlGAYgASgLMhMucmVwcmlzZS52MS5NZXNzYWdlSAASMQoNbWVtYmVyX2NoYW5nZRgHIAEoCzIYLnJlcHJpc2UudjEuTWVtYmVyQ2hhbmdlSAASLQoLcm9vbV9jaGFuZ2UYCCABKAsyFi5yZXByaXNlLnYxLlJvb21DaGFuZ2VIABIkCgZjdXN0b20YCSABKAsyEi5yZXByaXNlLnYxLkN1c3RvbUgAQgYKBGJvZHkiTgoGRXZlbnRzEgwKBHJvb20YASABKAkSEwoLaW5jYXJuYXRpb24YAiABKAkSIQoGZXZlbnRzGAMgAygLMhEucmVwcmlzZS52MS5FdmVudCIXCgdNZXNzYWdlEgwKBHRleHQYASABKAkiJAoGQ3VzdG9tEgwKBHR5cGUYASABKAkSDAoEZGF0YRgCIAEoCSKHAQoMTWVtYmVyQ2hhbmdlEisKBGtpbmQYASABKA4yHS5yZXByaXNlLnYxLk1lbWJlckNoYW5nZS5LaW5kEgwKBHVzZXIYAiABKAkiPAoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASDwoLS0lORF9KT0lORUQQARINCglLSU5EX0xFRlQQAiJDCgpSb29tQ2hhbmdlEg0KBXRpdGxlGAEgASgJEiYKBmFjY2VzcxgCIAEoDjIWLnJlcHJpc2UudjEuUm9vbUFjY2VzcypYCgpSb29tQWNjZXNzEhsKF1JPT01fQUNDRVNTX1VOU1BFQ0lGSUVEEAASFAoQUk9PTV9BQ0NFU1NfT1BFThABEhcKE1JPT01fQUNDRVNTX1BSSVZBVEUQAkI6WjhnaXRodWIuY29tL3JlcHJpc2UtY2hhdC9yZXByaXNlL2dlbi9yZXByaXNlL3YxO3JlcHJpc2V2MWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChZyZXByaXNlL3YxL2V2ZW50LnByb3RvEgpyZXByaXNlLnYxIqsCCgVFdmVudBIOCgZvZmZzZXQYASABKAYSDQoFYWZ0ZXIYAiABKAYSKAoEdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGc2VuZGVyGAQgASgJEhEKCWNsaWVudF9pZBgFIAEoCRImCgdtZXNzYWdlGAYgASgLMhMucmVwcmlzZS52MS5NZXNzYWdlSAASMQoNbWVtYmVyX2NoYW5nZRgHIAEoCzIYLnJlcHJpc2UudjEuTWVtYmVyQ2hhbmdlSAASLQoLcm9vbV9jaGFuZ2UYCCABKAsyFi5yZXByaXNlLnYxLlJvb21DaGFuZ2VIABIkCgZjdXN0b20YCSABKAsyEi5yZXByaXNlLnYxLkN1c3RvbUgAQgYKBGJvZHkiTgoGRXZlbnRzEgwKBHJvb20YASABKAkSEwoLaW5jYXJuYXRpb24YAiABKAkSIQoGZXZlbnRzGAMgAygLMhEucmVwcmlzZS52MS5FdmVudCIXCgdNZXNzYWdlEgwKBHRleHQYASABKAkiJAoGQ3VzdG9tEgwKBHR5cGUYASABKAkSDAoEZGF0YRgCIAEoCSKZAQoMTWVtYmVyQ2hhbmdlEisKBGtpbmQYASABKA4yHS5yZXByaXNlLnYxLk1lbWJlckNoYW5nZS5LaW5kEgwKBHVzZXIYAiABKAkiTgoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASDwoLS0lORF9KT0lORUQQARINCglLSU5EX0xFRlQQAhIQCgxLSU5EX0lOVklURUQQAyJDCgpSb29tQ2hhbmdlEg0KBXRpdGxlGAEgASgJEiYKBmFjY2VzcxgCIAEoDjIWLnJlcHJpc2UudjEuUm9vbUFjY2VzcypYCgpSb29tQWNjZXNzEhsKF1JPT01fQUNDRVNTX1VOU1BFQ0lGSUVEEAASFAoQUk9PTV9BQ0NFU1NfT1BFThABEhcKE1JPT01fQUNDRVNTX1BSSVZBVEUQAkI6WjhnaXRodWIuY29tL3JlcHJpc2UtY2hhdC9yZXByaXNlL2dlbi9yZXByaXNlL3YxO3JlcHJpc2V2MWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * Event is one entry of a room's log. It is encoded once, when it is
@@ -78,7 +78,7 @@ export type Event = Message$1<"reprise.v1.Event"> & {
     case: "message";
   } | {
     /**
-     * Somebody joined or left.
+     * Somebody joined, left or was invited.
      *
      * @generated from field: reprise.v1.MemberChange member_change = 7;
      */
@@ -199,7 +199,8 @@ export const CustomSchema: GenMessage<Custom> = /*@__PURE__*/
   messageDesc(file_reprise_v1_event, 3);
 
 /**
- * MemberChange says that a user's membership began or ended.
+ * MemberChange says that a user's membership began or ended, or that the user
+ * was invited.
  *
  * @generated from message reprise.v1.MemberChange
  */
@@ -212,7 +213,7 @@ export type MemberChange = Message$1<"reprise.v1.MemberChange"> & {
   kind: MemberChange_Kind;
 
   /**
-   * User whose membership changed. Event.sender is who caused it.
+   * User whose membership it is about. Event.sender is who caused it.
    *
    * @generated from field: string user = 2;
    */
@@ -252,6 +253,13 @@ export enum MemberChange_Kind {
    * @generated from enum value: KIND_LEFT = 2;
    */
   LEFT = 2,
+
+  /**
+   * The user was invited, and is no member by that.
+   *
+   * @generated from enum value: KIND_INVITED = 3;
+   */
+  INVITED = 3,
 }
 
 /**
@@ -309,7 +317,7 @@ export enum RoomAccess {
   OPEN = 1,
 
   /**
-   * Only the creator and the members named at creation.
+   * Only the creator and those who were invited.
    *
    * @generated from enum value: ROOM_ACCESS_PRIVATE = 2;
    */

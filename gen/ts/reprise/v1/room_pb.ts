@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reprise/v1/room.proto.
  */
 export const file_reprise_v1_room: GenFile = /*@__PURE__*/
-  fileDesc("ChVyZXByaXNlL3YxL3Jvb20ucHJvdG8SCnJlcHJpc2UudjEi+wEKBFJvb20SDAoEbmFtZRgBIAEoCRINCgV0aXRsZRgCIAEoCRImCgZhY2Nlc3MYAyABKA4yFi5yZXByaXNlLnYxLlJvb21BY2Nlc3MSDwoHY3JlYXRvchgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHbWVtYmVycxgGIAEoDRIMCgRoZWFkGAcgASgEEg4KBm9sZGVzdBgIIAEoBBITCgtpbmNhcm5hdGlvbhgJIAEoCRIoCglyZXRlbnRpb24YCiABKAsyFS5yZXByaXNlLnYxLlJldGVudGlvbiJeCglSZXRlbnRpb24SKgoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgptYXhfZXZlbnRzGAIgASgEEhEKCW1heF9ieXRlcxgDIAEoBCImCgZNZW1iZXISDAoEdXNlchgBIAEoCRIOCgZqb2luZWQYAiABKAQiYwoJUm9vbVN0YXRlEh4KBHJvb20YASABKAsyEC5yZXByaXNlLnYxLlJvb20SJgoIcG9zaXRpb24YAiABKAsyFC5yZXByaXNlLnYxLlBvc2l0aW9uEg4KBmdhaW5lZBgDIAEoCCKYAQoKUm9vbUNsb3NlZBIMCgRyb29tGAEgASgJEi0KBnJlYXNvbhgCIAEoDjIdLnJlcHJpc2UudjEuUm9vbUNsb3NlZC5SZWFzb24SCgoCYnkYAyABKAkSDgoGb2Zmc2V0GAQgASgEIjEKBlJlYXNvbhIWChJSRUFTT05fVU5TUEVDSUZJRUQQABIPCgtSRUFTT05fTEVGVBABIrEBChFDcmVhdGVSb29tUmVxdWVzdBIcCgN2aWEYASABKAsyDy5yZXByaXNlLnYxLlZpYRIMCgRyb29tGAIgASgJEg0KBXRpdGxlGAMgASgJEiYKBmFjY2VzcxgEIAEoDjIWLnJlcHJpc2UudjEuUm9vbUFjY2VzcxIPCgdtZW1iZXJzGAUgAygJEigKCXJldGVudGlvbhgGIAEoCzIVLnJlcHJpc2UudjEuUmV0ZW50aW9uIjQKEkNyZWF0ZVJvb21SZXNwb25zZRIeCgRyb29tGAEgASgLMhAucmVwcmlzZS52MS5Sb29tIk4KD0pvaW5Sb29tUmVxdWVzdBIcCgN2aWEYASABKAsyDy5yZXByaXNlLnYxLlZpYRIMCgRyb29tGAIgASgJEg8KB2hpc3RvcnkYAyABKA0iZwoQSm9pblJvb21SZXNwb25zZRIeCgRyb29tGAEgASgLMhAucmVwcmlzZS52MS5Sb29tEiIKBm1lbWJlchgCIAEoCzISLnJlcHJpc2UudjEuTWVtYmVyEg8KB2FscmVhZHkYAyABKAgiPgoQTGVhdmVSb29tUmVxdWVzdBIcCgN2aWEYASABKAsyDy5yZXByaXNlLnYxLlZpYRIMCgRyb29tGAIgASgJIjgKEUxlYXZlUm9vbVJlc3BvbnNlEg4KBm9mZnNldBgBIAEoBBITCgtpbmNhcm5hdGlvbhgCIAEoCSIeCg5HZXRSb29tUmVxdWVzdBIMCgRyb29tGAEgASgJIjEKD0dldFJvb21SZXNwb25zZRIeCgRyb29tGAEgASgLMhAucmVwcmlzZS52MS5Sb29tIjkKEExpc3RSb29tc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiTQoRTGlzdFJvb21zUmVzcG9uc2USHwoFcm9vbXMYASADKAsyEC5yZXByaXNlLnYxLlJvb20SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkkKEkxpc3RNZW1iZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIlMKE0xpc3RNZW1iZXJzUmVzcG9uc2USIwoHbWVtYmVycxgBIAMoCzISLnJlcHJpc2UudjEuTWVtYmVyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJfChFMaXN0RXZlbnRzUmVxdWVzdBIMCgRyb29tGAEgASgJEg0KBWFmdGVyGAIgASgEEg4KBmJlZm9yZRgDIAEoBBINCgVsaW1pdBgEIAEoBRIOCgZuZXdlc3QYBSABKAgihQEKEkxpc3RFdmVudHNSZXNwb25zZRIlCglzdHJldGNoZXMYASADKAsyEi5yZXByaXNlLnYxLkV2ZW50cxIcCgNnYXAYAiABKAsyDy5yZXByaXNlLnYxLkdhcBIMCgRoZWFkGAMgASgEEg4KBm9sZGVzdBgEIAEoBBIMCgRtb3JlGAUgASgIImwKC1RhaWxSZXF1ZXN0EgwKBHJvb20YASABKAkSDQoFYWZ0ZXIYAiABKAQSEwoLaW5jYXJuYXRpb24YAyABKAkSDAoEbGFzdBgEIAEoDRINCgVsaW1pdBgFIAEoBBIOCgZmb2xsb3cYBiABKAhCOlo4Z2l0aHViLmNvbS9yZXByaXNlLWNoYXQvcmVwcmlzZS9nZW4vcmVwcmlzZS92MTtyZXByaXNldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_reprise_v1_event, file_reprise_v1_position, file_reprise_v1_session]);
+  fileDesc("ChVyZXByaXNlL3YxL3Jvb20ucHJvdG8SCnJlcHJpc2UudjEi+wEKBFJvb20SDAoEbmFtZRgBIAEoCRINCgV0aXRsZRgCIAEoCRImCgZhY2Nlc3MYAyABKA4yFi5yZXByaXNlLnYxLlJvb21BY2Nlc3MSDwoHY3JlYXRvchgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHbWVtYmVycxgGIAEoDRIMCgRoZWFkGAcgASgEEg4KBm9sZGVzdBgIIAEoBBITCgtpbmNhcm5hdGlvbhgJIAEoCRIoCglyZXRlbnRpb24YCiABKAsyFS5yZXByaXNlLnYxLlJldGVudGlvbiJeCglSZXRlbnRpb24SKgoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgptYXhfZXZlbnRzGAIgASgEEhEKCW1heF9ieXRlcxgDIAEoBCImCgZNZW1iZXISDAoEdXNlchgBIAEoCRIOCgZqb2luZWQYAiABKAQiYwoJUm9vbVN0YXRlEh4KBHJvb20YASABKAsyEC5yZXByaXNlLnYxLlJvb20SJgoIcG9zaXRpb24YAiABKAsyFC5yZXByaXNlLnYxLlBvc2l0aW9uEg4KBmdhaW5lZBgDIAEoCCKYAQoKUm9vbUNsb3NlZBIMCgRyb29tGAEgASgJEi0KBnJlYXNvbhgCIAEoDjIdLnJlcHJpc2UudjEuUm9vbUNsb3NlZC5SZWFzb24SCgoCYnkYAyABKAkSDgoGb2Zmc2V0GAQgASgEIjEKBlJlYXNvbhIWChJSRUFTT05fVU5TUEVDSUZJRUQQABIPCgtSRUFTT05fTEVGVBABIrEBChFDcmVhdGVSb29tUmVxdWVzdBIcCgN2aWEYASABKAsyDy5yZXByaXNlLnYxLlZpYRIMCgRyb29tGAIgASgJEg0KBXRpdGxlGAMgASgJEiYKBmFjY2VzcxgEIAEoDjIWLnJlcHJpc2UudjEuUm9vbUFjY2VzcxIPCgdtZW1iZXJzGAUgAygJEigKCXJldGVudGlvbhgGIAEoCzIVLnJlcHJpc2UudjEuUmV0ZW50aW9uIjQKEkNyZWF0ZVJvb21SZXNwb25zZRIeCgRyb29tGAEgASgLMhAucmVwcmlzZS52MS5Sb29tIk4KD0pvaW5Sb29tUmVxdWVzdBIcCgN2aWEYASABKAsyDy5yZXByaXNlLnYxLlZpYRIMCgRyb29tGAIgASgJEg8KB2hpc3RvcnkYAyABKA0iZwoQSm9pblJvb21SZXNwb25zZRIeCgRyb29tGAEgASgLMhAucmVwcmlzZS52MS5Sb29tEiIKBm1lbWJlchgCIAEoCzISLnJlcHJpc2UudjEuTWVtYmVyEg8KB2FscmVhZHkYAyABKAgiPgoQTGVhdmVSb29tUmVxdWVzdBIcCgN2aWEYASABKAsyDy5yZXByaXNlLnYxLlZpYRIMCgRyb29tGAIgASgJIjgKEUxlYXZlUm9vbVJlc3BvbnNlEg4KBm9mZnNldBgBIAEoBBITCgtpbmNhcm5hdGlvbhgCIAEoCSJPChNJbnZpdGVNZW1iZXJSZXF1ZXN0EhwKA3ZpYRgBIAEoCzIPLnJlcHJpc2UudjEuVmlhEgwKBHJvb20YAiABKAkSDAoEdXNlchgDIAEoCSJcChRJbnZpdGVNZW1iZXJSZXNwb25zZRIOCgZvZmZzZXQYASABKAQSEwoLaW5jYXJuYXRpb24YAiABKAkSDwoHYWxyZWFkeRgDIAEoCBIOCgZqb2luZWQYBCABKAgiVwoKSW52aXRhdGlvbhIMCgRyb29tGAEgASgJEgoKAmJ5GAIgASgJEi8KC2ludml0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI/ChZMaXN0SW52aXRhdGlvbnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIl8KF0xpc3RJbnZpdGF0aW9uc1Jlc3BvbnNlEisKC2ludml0YXRpb25zGAEgAygLMhYucmVwcmlzZS52MS5JbnZpdGF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIeCg5HZXRSb29tUmVxdWVzdBIMCgRyb29tGAEgASgJIjEKD0dldFJvb21SZXNwb25zZRIeCgRyb29tGAEgASgLMhAucmVwcmlzZS52MS5Sb29tIjkKEExpc3RSb29tc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiTQoRTGlzdFJvb21zUmVzcG9uc2USHwoFcm9vbXMYASADKAsyEC5yZXByaXNlLnYxLlJvb20SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkkKEkxpc3RNZW1iZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIlMKE0xpc3RNZW1iZXJzUmVzcG9uc2USIwoHbWVtYmVycxgBIAMoCzISLnJlcHJpc2UudjEuTWVtYmVyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJfChFMaXN0RXZlbnRzUmVxdWVzdBIMCgRyb29tGAEgASgJEg0KBWFmdGVyGAIgASgEEg4KBmJlZm9yZRgDIAEoBBINCgVsaW1pdBgEIAEoBRIOCgZuZXdlc3QYBSABKAgihQEKEkxpc3RFdmVudHNSZXNwb25zZRIlCglzdHJldGNoZXMYASADKAsyEi5yZXByaXNlLnYxLkV2ZW50cxIcCgNnYXAYAiABKAsyDy5yZXByaXNlLnYxLkdhcBIMCgRoZWFkGAMgASgEEg4KBm9sZGVzdBgEIAEoBBIMCgRtb3JlGAUgASgIImwKC1RhaWxSZXF1ZXN0EgwKBHJvb20YASABKAkSDQoFYWZ0ZXIYAiABKAQSEwoLaW5jYXJuYXRpb24YAyABKAkSDAoEbGFzdBgEIAEoDRINCgVsaW1pdBgFIAEoBBIOCgZmb2xsb3cYBiABKAhCOlo4Z2l0aHViLmNvbS9yZXByaXNlLWNoYXQvcmVwcmlzZS9nZW4vcmVwcmlzZS92MTtyZXByaXNldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_reprise_v1_event, file_reprise_v1_position, file_reprise_v1_session]);
 
 /**
  * Room is a named, durable, ordered log of events with members.
@@ -314,7 +314,8 @@ export type CreateRoomRequest = Message<"reprise.v1.CreateRoomRequest"> & {
   access: RoomAccess;
 
   /**
-   * Further first members, at most 100.
+   * Users to invite, at most 100. On a server whose policy is to add members
+   * directly they become members at once.
    *
    * @generated from field: repeated string members = 5;
    */
@@ -357,9 +358,10 @@ export const CreateRoomResponseSchema: GenMessage<CreateRoomResponse> = /*@__PUR
   messageDesc(file_reprise_v1_room, 6);
 
 /**
- * JoinRoomRequest makes the caller a member. Joining a room that does not
- * exist creates an open one, unless the server's policy forbids it. Joining
- * a room twice changes nothing.
+ * JoinRoomRequest makes the caller a member and uses up an invitation. A
+ * private room takes its creator and those who were invited. Joining a room
+ * that does not exist creates an open one, unless the server's policy forbids
+ * it. Joining a room twice changes nothing.
  *
  * @generated from message reprise.v1.JoinRoomRequest
  */
@@ -487,6 +489,178 @@ export const LeaveRoomResponseSchema: GenMessage<LeaveRoomResponse> = /*@__PURE_
   messageDesc(file_reprise_v1_room, 10);
 
 /**
+ * InviteMemberRequest invites a user. In a private room only its creator may,
+ * in an open one every member.
+ *
+ * @generated from message reprise.v1.InviteMemberRequest
+ */
+export type InviteMemberRequest = Message<"reprise.v1.InviteMemberRequest"> & {
+  /**
+   * The attachment that speaks; optional.
+   *
+   * @generated from field: reprise.v1.Via via = 1;
+   */
+  via?: Via | undefined;
+
+  /**
+   * Room name. The caller is a member of it.
+   *
+   * @generated from field: string room = 2;
+   */
+  room: string;
+
+  /**
+   * Whom to invite, by the rule of Room.name.
+   *
+   * @generated from field: string user = 3;
+   */
+  user: string;
+};
+
+/**
+ * Describes the message reprise.v1.InviteMemberRequest.
+ * Use `create(InviteMemberRequestSchema)` to create a new message.
+ */
+export const InviteMemberRequestSchema: GenMessage<InviteMemberRequest> = /*@__PURE__*/
+  messageDesc(file_reprise_v1_room, 11);
+
+/**
+ * InviteMemberResponse confirms a durable invitation.
+ *
+ * @generated from message reprise.v1.InviteMemberResponse
+ */
+export type InviteMemberResponse = Message<"reprise.v1.InviteMemberResponse"> & {
+  /**
+   * Offset of the event that says so; 0 if there was nothing to do.
+   *
+   * @generated from field: uint64 offset = 1;
+   */
+  offset: bigint;
+
+  /**
+   * Incarnation of that offset.
+   *
+   * @generated from field: string incarnation = 2;
+   */
+  incarnation: string;
+
+  /**
+   * True if the user was invited already, or is a member: nothing was changed.
+   *
+   * @generated from field: bool already = 3;
+   */
+  already: boolean;
+
+  /**
+   * True if the user is a member now: the server's policy is to add members
+   * directly, or the user had joined before.
+   *
+   * @generated from field: bool joined = 4;
+   */
+  joined: boolean;
+};
+
+/**
+ * Describes the message reprise.v1.InviteMemberResponse.
+ * Use `create(InviteMemberResponseSchema)` to create a new message.
+ */
+export const InviteMemberResponseSchema: GenMessage<InviteMemberResponse> = /*@__PURE__*/
+  messageDesc(file_reprise_v1_room, 12);
+
+/**
+ * Invitation is an invitation that is open: the user invited has not joined
+ * the room.
+ *
+ * @generated from message reprise.v1.Invitation
+ */
+export type Invitation = Message<"reprise.v1.Invitation"> & {
+  /**
+   * Room name.
+   *
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * User who invited.
+   *
+   * @generated from field: string by = 2;
+   */
+  by: string;
+
+  /**
+   * When that was, by the server's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp invite_time = 3;
+   */
+  inviteTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message reprise.v1.Invitation.
+ * Use `create(InvitationSchema)` to create a new message.
+ */
+export const InvitationSchema: GenMessage<Invitation> = /*@__PURE__*/
+  messageDesc(file_reprise_v1_room, 13);
+
+/**
+ * ListInvitationsRequest asks for the caller's open invitations, by room name.
+ *
+ * @generated from message reprise.v1.ListInvitationsRequest
+ */
+export type ListInvitationsRequest = Message<"reprise.v1.ListInvitationsRequest"> & {
+  /**
+   * At most this many; 100 if 0, at most 1000.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * ListInvitationsResponse.next_page_token of the page before; empty for the
+   * first.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message reprise.v1.ListInvitationsRequest.
+ * Use `create(ListInvitationsRequestSchema)` to create a new message.
+ */
+export const ListInvitationsRequestSchema: GenMessage<ListInvitationsRequest> = /*@__PURE__*/
+  messageDesc(file_reprise_v1_room, 14);
+
+/**
+ * ListInvitationsResponse is a page of invitations.
+ *
+ * @generated from message reprise.v1.ListInvitationsResponse
+ */
+export type ListInvitationsResponse = Message<"reprise.v1.ListInvitationsResponse"> & {
+  /**
+   * The invitations, by room name.
+   *
+   * @generated from field: repeated reprise.v1.Invitation invitations = 1;
+   */
+  invitations: Invitation[];
+
+  /**
+   * Ask with this for the next page; empty on the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message reprise.v1.ListInvitationsResponse.
+ * Use `create(ListInvitationsResponseSchema)` to create a new message.
+ */
+export const ListInvitationsResponseSchema: GenMessage<ListInvitationsResponse> = /*@__PURE__*/
+  messageDesc(file_reprise_v1_room, 15);
+
+/**
  * GetRoomRequest asks for one room that the caller is a member of.
  *
  * @generated from message reprise.v1.GetRoomRequest
@@ -505,7 +679,7 @@ export type GetRoomRequest = Message<"reprise.v1.GetRoomRequest"> & {
  * Use `create(GetRoomRequestSchema)` to create a new message.
  */
 export const GetRoomRequestSchema: GenMessage<GetRoomRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 11);
+  messageDesc(file_reprise_v1_room, 16);
 
 /**
  * GetRoomResponse is the room.
@@ -526,7 +700,7 @@ export type GetRoomResponse = Message<"reprise.v1.GetRoomResponse"> & {
  * Use `create(GetRoomResponseSchema)` to create a new message.
  */
 export const GetRoomResponseSchema: GenMessage<GetRoomResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 12);
+  messageDesc(file_reprise_v1_room, 17);
 
 /**
  * ListRoomsRequest asks for the rooms the caller is a member of, by name.
@@ -555,7 +729,7 @@ export type ListRoomsRequest = Message<"reprise.v1.ListRoomsRequest"> & {
  * Use `create(ListRoomsRequestSchema)` to create a new message.
  */
 export const ListRoomsRequestSchema: GenMessage<ListRoomsRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 13);
+  messageDesc(file_reprise_v1_room, 18);
 
 /**
  * ListRoomsResponse is a page of rooms.
@@ -583,7 +757,7 @@ export type ListRoomsResponse = Message<"reprise.v1.ListRoomsResponse"> & {
  * Use `create(ListRoomsResponseSchema)` to create a new message.
  */
 export const ListRoomsResponseSchema: GenMessage<ListRoomsResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 14);
+  messageDesc(file_reprise_v1_room, 19);
 
 /**
  * ListMembersRequest asks for the members of a room the caller is in.
@@ -619,7 +793,7 @@ export type ListMembersRequest = Message<"reprise.v1.ListMembersRequest"> & {
  * Use `create(ListMembersRequestSchema)` to create a new message.
  */
 export const ListMembersRequestSchema: GenMessage<ListMembersRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 15);
+  messageDesc(file_reprise_v1_room, 20);
 
 /**
  * ListMembersResponse is a page of members.
@@ -647,7 +821,7 @@ export type ListMembersResponse = Message<"reprise.v1.ListMembersResponse"> & {
  * Use `create(ListMembersResponseSchema)` to create a new message.
  */
 export const ListMembersResponseSchema: GenMessage<ListMembersResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 16);
+  messageDesc(file_reprise_v1_room, 21);
 
 /**
  * ListEventsRequest asks for a range of a room's log, without following it.
@@ -698,7 +872,7 @@ export type ListEventsRequest = Message<"reprise.v1.ListEventsRequest"> & {
  * Use `create(ListEventsRequestSchema)` to create a new message.
  */
 export const ListEventsRequestSchema: GenMessage<ListEventsRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 17);
+  messageDesc(file_reprise_v1_room, 22);
 
 /**
  * ListEventsResponse is a range of a room's log, in ascending order.
@@ -748,7 +922,7 @@ export type ListEventsResponse = Message<"reprise.v1.ListEventsResponse"> & {
  * Use `create(ListEventsResponseSchema)` to create a new message.
  */
 export const ListEventsResponseSchema: GenMessage<ListEventsResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 18);
+  messageDesc(file_reprise_v1_room, 23);
 
 /**
  * TailRequest reads one room without a session.
@@ -805,5 +979,5 @@ export type TailRequest = Message<"reprise.v1.TailRequest"> & {
  * Use `create(TailRequestSchema)` to create a new message.
  */
 export const TailRequestSchema: GenMessage<TailRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 19);
+  messageDesc(file_reprise_v1_room, 24);
 

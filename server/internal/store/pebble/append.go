@@ -79,7 +79,7 @@ func checkEvents(room string, a *store.Append) error {
 	return nil
 }
 
-// checkMembers reads who of the members to change is one, so that write need
+// checkMembers reads what changes of memberships depend on, so that write need
 // not: it could fail.
 func (o *appendOp) checkMembers(b *batch) error {
 	last := o.append.Expect + uint64(len(o.append.Events))
@@ -88,33 +88,11 @@ func (o *appendOp) checkMembers(b *batch) error {
 		if m.Offset <= o.append.Expect || m.Offset > last {
 			return fmt.Errorf("store: member change of %q at offset %d, outside of its append", m.User, m.Offset)
 		}
-		if n := o.log.room.truth.number; n != 0 {
-			if err := b.readMember(memberKey(n, m.User)); err != nil {
-				return err
-			}
+		if err := b.readMembership(o.log.room, m); err != nil {
+			return err
 		}
 	}
 	return nil
-}
-
-// readMember makes sure that members says whether key is of a member.
-func (b *batch) readMember(key []byte) error {
-	if _, known := b.members[string(key)]; known {
-		return nil
-	}
-	_, ok, err := get(b.c.s.db, key)
-	if err != nil {
-		return err
-	}
-	b.setMember(key, ok)
-	return nil
-}
-
-func (b *batch) setMember(key []byte, is bool) {
-	if b.members == nil {
-		b.members = make(map[string]bool)
-	}
-	b.members[string(key)] = is
 }
 
 // write adds the append to the batch and to the truth. It cannot fail.
@@ -127,7 +105,7 @@ func (o *appendOp) write(b *batch) {
 		t.number, t.meta, t.oldest = b.nextRoom(), &meta, 1
 		b.set(roomKey(r.name), encode(roomRecord(t.number, t.meta)))
 	}
-	if incarnation := b.c.s.incarnation; !t.inStretch(incarnation) {
+	if incarnation := b.c.s.incarnationOf(t.number); !t.inStretch(incarnation) {
 		t.beginStretch(incarnation, t.head+1)
 		b.set(stretchKey(t.number, t.head+1), []byte(incarnation))
 	}
@@ -139,7 +117,8 @@ func (o *appendOp) write(b *batch) {
 	for i := range a.Members {
 		b.changeMember(r, &a.Members[i])
 	}
-	if len(a.Members) > 0 {
+	if len(a.Members) > 0 || a.Create != nil {
+		b.indexEmpty(r)
 		b.putTail(t)
 	}
 }
@@ -161,36 +140,13 @@ func (b *batch) putEvent(t *truth, e *store.Event) {
 	must(d.Finish())
 }
 
-// changeMember adds a change of a membership, for the room and for the user.
-// A membership that begins again, or ends when it had ended, is not counted.
-func (b *batch) changeMember(r *room, m *store.MemberChange) {
-	t := &r.truth
-	key := memberKey(t.number, m.User)
-	was := b.members[string(key)]
-	switch {
-	case m.Joined:
-		b.set(key, encodeUint64(m.Offset))
-		if !was {
-			t.members++
-		}
-	case was:
-		b.delete(key)
-		t.members--
-	}
-	b.setMember(key, m.Joined)
-	b.set(userRoomKey(m.User, r.name), encode(&storev1.UserRoom{
-		Joined:  m.Joined,
-		Offset:  m.Offset,
-		By:      []byte(m.By),
-		Version: b.nextVersion(),
-	}))
-}
-
 func (b *batch) putTail(t *truth) {
 	b.set(tailKey(t.number), encode(&storev1.Tail{
 		Oldest:  t.oldest,
 		Head:    t.head,
 		Bytes:   t.bytes,
 		Members: t.members,
+		Empty:   t.empty,
+		Invited: t.invited,
 	}))
 }

@@ -130,6 +130,11 @@ type checker struct {
 	whole    bool   // all rooms could be read
 	lastRoom uint64 // the greatest there is if it could not be read
 	version  uint64
+	format   uint64
+	// counts has what the memberships of each user come to, and given the open
+	// invitations by user invited and user who did.
+	counts map[string]*userCounts
+	given  map[string]uint64
 }
 
 func (c *checker) run() (err error) {
@@ -152,7 +157,8 @@ func (c *checker) run() (err error) {
 	}
 	defer func() { err = errors.Join(err, c.db.Close()) }()
 	for _, part := range []func() error{
-		c.checkTables, c.checkCounters, c.checkRooms, c.checkStrays, c.checkUsers, c.checkSessions, c.checkPositions,
+		c.checkTables, c.checkCounters, c.checkRooms, c.checkStrays, c.checkUsers, c.checkEnded, c.checkCounts,
+		c.checkInvited, c.checkGiven, c.checkEmpty, c.checkSessions, c.checkPositions,
 	} {
 		if err := part(); err != nil {
 			return err
@@ -300,6 +306,7 @@ func (c *checker) checkCounters() error {
 	case format > formatVersion:
 		return fmt.Errorf("store: %s has format %d, and this release knows up to %d: check it with the release that wrote it", c.dir, format, formatVersion)
 	}
+	c.format = format
 	c.lastRoom, c.version = c.counter(keyLastRoom), c.counter(keyVersion)
 	return nil
 }
@@ -316,8 +323,8 @@ func (c *checker) counter(key []byte) uint64 {
 
 // kinds are the first bytes of all keys there are.
 var kinds = []byte{
-	prefixStore, prefixClientID, prefixEvent, prefixStretch, prefixMember, prefixPosition,
-	prefixRoom, prefixSession, prefixTail, prefixUserRoom, prefixSessions,
+	prefixStore, prefixClientID, prefixEnded, prefixEvent, prefixGiven, prefixStretch, prefixInvited, prefixInvitee,
+	prefixMember, prefixCounts, prefixPosition, prefixRoom, prefixSession, prefixTail, prefixUserRoom, prefixSessions, prefixEmpty,
 }
 
 // errReadOnly is what untouched answers to whatever would change the directory.

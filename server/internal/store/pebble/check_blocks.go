@@ -115,13 +115,15 @@ var kindNames = map[byte]string{
 	prefixStore: "the records of the store itself", prefixClientID: "the client ids", prefixEvent: "the events",
 	prefixStretch: "the stretches", prefixMember: "the members", prefixPosition: "the positions", prefixRoom: "the rooms",
 	prefixSession: "the sessions", prefixTail: "the tails", prefixUserRoom: "the rooms of users", prefixSessions: "the sessions by user",
+	prefixEnded: "the ended memberships of users", prefixCounts: "the counts of users", prefixInvitee: "the invitations",
+	prefixInvited: "the invitations of users", prefixGiven: "the counts of invitations", prefixEmpty: "the rooms without members",
 }
 
 // describe says what lies at a key.
 func (c *checker) describe(key []byte) string {
 	what := kindNames[key[0]]
 	switch key[0] {
-	case prefixClientID, prefixEvent, prefixStretch, prefixMember, prefixTail:
+	case prefixClientID, prefixEvent, prefixStretch, prefixMember, prefixInvitee, prefixTail:
 		if len(key) >= 9 {
 			if r := c.numbers[binary.BigEndian.Uint64(key[1:])]; r != nil {
 				what += fmt.Sprintf(" of room %q", r.name)

@@ -89,7 +89,7 @@ func (c *checker) room(key, value []byte) *checkedRoom {
 func (r *checkedRoom) check() error {
 	r.c.begin()
 	r.readTail()
-	for _, part := range []func() error{r.checkEvents, r.checkStretches, r.checkMembers, r.checkClientIDs} {
+	for _, part := range []func() error{r.checkEvents, r.checkStretches, r.checkMembers, r.checkInvitees, r.checkClientIDs} {
 		r.c.begin()
 		if err := part(); err != nil {
 			return err
@@ -268,7 +268,8 @@ func (r *checkedRoom) element(offset uint64, element []byte) {
 		r.bad(offset, "%v", err)
 		return
 	}
-	if m := e.GetMemberChange(); m != nil && m.GetKind() != reprisev1.MemberChange_KIND_UNSPECIFIED {
+	switch m := e.GetMemberChange(); m.GetKind() {
+	case reprisev1.MemberChange_KIND_JOINED, reprisev1.MemberChange_KIND_LEFT:
 		r.changes[m.GetUser()] = membership{m.GetKind() == reprisev1.MemberChange_KIND_JOINED, offset}
 	}
 	if e.GetClientId() == "" {
@@ -332,6 +333,8 @@ func (r *checkedRoom) checkMembers() error {
 		r.bad(0, "it has %d members, and should have %d", count, r.tail.GetMembers())
 	case r.tail == nil && !r.tailLost && count > 0:
 		r.bad(0, "it has %d members and no count of them", count)
+	case r.c.format > 1 && r.tail != nil && (count == 0) != (r.tail.GetEmpty() != 0):
+		r.bad(0, "it has %d members, and its place among the empty rooms is %d", count, r.tail.GetEmpty())
 	}
 	return nil
 }
@@ -393,7 +396,7 @@ func (r *checkedRoom) has(offset uint64, key []byte) bool {
 // checkStrays looks for records that belong to no room, and for ones of which
 // this release does not know the kind.
 func (c *checker) checkStrays() error {
-	for _, kind := range []byte{prefixEvent, prefixStretch, prefixMember, prefixClientID, prefixTail} {
+	for _, kind := range []byte{prefixEvent, prefixStretch, prefixMember, prefixInvitee, prefixClientID, prefixTail} {
 		if !c.whole {
 			break // what seems to be of no room may be of one that cannot be read
 		}

@@ -62,12 +62,50 @@ func populate(tb testing.TB, s *Store, round int) {
 		change(tb, l, "alice", true)
 		change(tb, l, fmt.Sprint("guest", round), true)
 		fill(tb, l, l.State().Head+30)
+		invite(tb, l, fmt.Sprint("invited", round), "alice")
 		change(tb, l, fmt.Sprint("guest", round), round%2 == 0)
 		session := store.Session{ID: fmt.Sprintf("s_%d_%d", round, i), User: "alice", Attach: 1, Created: time.Unix(int64(round), 0)}
-		at := store.Position{Room: l.room.name, Incarnation: s.Incarnation(), Offset: l.State().Head}
+		at := store.Position{Room: l.room.name, Incarnation: l.Incarnation(), Offset: l.State().Head}
 		if err := s.PutSession(tb.Context(), session, []store.Position{at}); err != nil {
 			tb.Fatal(err)
 		}
+	}
+	removed(tb, s)
+}
+
+// removed has a room that is made, left and removed.
+func removed(tb testing.TB, s *Store) {
+	tb.Helper()
+	l := logOf(tb, s, "gone")
+	change(tb, l, "alice", true)
+	invite(tb, l, "bob", "alice")
+	change(tb, l, "alice", false)
+	rooms, err := s.EmptyRooms(tb.Context(), 0, s.Version(), 10)
+	if err != nil || len(rooms) != 1 {
+		tb.Fatalf("without members are %v, %v", rooms, err)
+	}
+	if ok, err := s.RemoveRoom(tb.Context(), rooms[0]); !ok || err != nil {
+		tb.Fatalf("not removed: %v", err)
+	}
+}
+
+// invite appends an invitation with its event.
+func invite(tb testing.TB, l *Log, user, by string) {
+	tb.Helper()
+	head := l.State().Head
+	e, err := event.Encode(&reprisev1.Event{Sender: by, Body: &reprisev1.Event_MemberChange{
+		MemberChange: &reprisev1.MemberChange{Kind: reprisev1.MemberChange_KIND_INVITED, User: user},
+	}})
+	must(err)
+	event.Place(e, head+1, head)
+	done := make(chan error, 1)
+	l.Append(&store.Append{
+		Expect: head, Events: []store.Event{{Encoded: e, Sender: by}},
+		Members: []store.MemberChange{{User: user, Invited: true, Offset: head + 1, By: by, Time: time.Unix(1_700_000_000, 0)}},
+		Done:    func(err error) { done <- err },
+	})
+	if err := <-done; err != nil {
+		tb.Fatal(err)
 	}
 }
 
@@ -257,45 +295,57 @@ func TestCheckFindsDisagreement(t *testing.T) {
 		change pairs
 		want   string
 	}{
-		"event missing":          {pairs{string(eventKey(2, 5)): nil}, `room "room1": offset 5: the event is missing`},
-		"events missing":         {pairs{string(eventKey(2, 5)): nil, string(eventKey(2, 6)): nil}, `offset 5: the events from here to 6 are missing`},
-		"first event missing":    {pairs{string(eventKey(2, 1)): nil}, `room "room1": offset 1: the event is missing`},
-		"event of another place": {pairs{string(eventKey(2, 5)): withTotal(500, element(6, "alice", ""))}, `room "room1": offset 5: the event says offset 6 after 5`},
-		"no event":               {pairs{string(eventKey(2, 5)): withTotal(500, []byte("nonsense"))}, `room "room1": offset 5: event: malformed`},
-		"no total":               {pairs{string(eventKey(2, 5)): []byte("abc")}, `room "room1": offset 5: event record of 3 bytes`},
-		"wrong total":            {pairs{string(eventKey(2, 5)): withTotal(5, element(5, "alice", ""))}, `room "room1": offset 5: the running total of bytes is 5`},
-		"below the oldest":       {pairs{string(eventKey(1, 1)): withTotal(5, element(1, "alice", ""))}, `room "room0": offset 1: it is before the oldest event`},
-		"beyond the head":        {pairs{string(eventKey(2, 1000)): withTotal(5, element(1000, "alice", ""))}, `are missing`},
-		"rooms of one number":    {pairs{string(roomKey("late")): encode(roomRecord(2, &store.Meta{}))}, `room "room1": it has the number 2, and so has room "late"`},
-		"room without events":    {pairs{string(roomKey("late")): encode(roomRecord(5, &store.Meta{})), string(keyLastRoom): encodeUint64(5)}, `room "late": it has no event`},
-		"room beyond the last":   {pairs{string(roomKey("late")): encode(roomRecord(99, &store.Meta{}))}, `room "late": it has the number 99`},
-		"room malformed":         {pairs{string(roomKey("room1")): []byte("\xff")}, `record "rroom1"`},
-		"room missing":           {pairs{string(roomKey("room1")): nil}, `it belongs to room number 2, which there is not`},
-		"tail missing":           {pairs{string(tailKey(2)): nil}, `room "room1": it has`},
-		"tail malformed":         {pairs{string(tailKey(2)): []byte("\xff")}, `room "room1": its tail is malformed`},
-		"wrong count":            {pairs{string(tailKey(2)): tail(1, 1, 0, 77)}, `room "room1": it has 3 members, and should have 77`},
-		"wrong oldest":           {pairs{string(tailKey(1)): tail(1, 1, 0, 3)}, `room "room0": offset 1: the events from here to`},
-		"wrong head":             {pairs{string(tailKey(2)): tail(1, 9999, 0, 3)}, `room "room1": offset 133: the events up to 9999 are missing`},
-		"stretch missing":        {pairs{string(stretchKey(2, 1)): nil}, `room "room1": offset 1: no stretch begins here`},
-		"stretch beyond":         {pairs{string(stretchKey(2, 5000)): []byte("i_x")}, `room "room1": offset 5000: a stretch begins here, beyond the head`},
-		"stretch without":        {pairs{string(stretchKey(2, 7)): nil, string(stretchKey(2, 8)): []byte("")}, `malformed stretch`},
-		"client id missing":      {pairs{string(appendClientIDKey(nil, 2, "alice", "c5")): nil}, `room "room1": offset 5: its client id is not in the index`},
-		"client id elsewhere":    {pairs{string(appendClientIDKey(nil, 2, "alice", "c5")): encodeUint64(6)}, `room "room1": offset 5: its client id is not in the index`},
-		"client id of nobody":    {pairs{string(appendClientIDKey(nil, 2, "bob", "c5")): encodeUint64(5)}, `room "room1": offset 5: the index has a client id`},
-		"member without event":   {pairs{string(memberKey(2, "bob")): encodeUint64(5)}, `room "room1": offset 5: the event does not say that "bob" joined`},
-		"member missing":         {pairs{string(memberKey(2, "alice")): nil}, `joined, who is no member`},
-		"member elsewhere":       {pairs{string(memberKey(2, "alice")): encodeUint64(2)}, `"alice", and the record says: member since 2`},
-		"user record missing":    {pairs{string(userRoomKey("alice", "room1")): nil}, `the user's own record does not say so`},
-		"user of no room":        {pairs{string(userRoomKey("alice", "none")): nil, string(userRoomKey("bob", "none")): {}}, `room "none": user "bob" has a membership`},
-		"user who is not listed": {pairs{string(userRoomKey("bob", "room1")): encode(&storev1.UserRoom{Joined: true, Offset: 2, Version: 1})}, `room "room1": offset 2: "bob" has a membership of it, and the room does not list it`},
-		"user of the future":     {pairs{string(userRoomKey("bob", "room1")): encode(&storev1.UserRoom{Offset: 2, Version: 1 << 40})}, `has version 1099511627776`},
-		"session missing":        {pairs{string(sessionKey("s_0_1")): nil}, `session "s_0_1", which there is not`},
-		"session not indexed":    {pairs{string(sessionsKey("alice", time.Unix(0, 0), "s_0_1")): nil}, `the session is not in the index of "alice"`},
-		"session malformed":      {pairs{string(sessionKey("s_0_1")): []byte("\xff")}, `record "ss_0_1"`},
-		"position ahead":         {pairs{string(positionKey("s_0_1", "room1")): encode(&storev1.Position{Offset: 1, Checkpoint: 99})}, `a position of checkpoint 99`},
-		"position malformed":     {pairs{string(positionKey("s_0_1", "room1")): []byte("\xff")}, `record "p\x05s_0_1room1"`},
-		"unknown record":         {pairs{"zz": nil, "zy": {}}, `does not know records of this kind`},
-		"no format":              {pairs{string(keyFormat): nil}, `the format of the store is missing`},
+		"event missing":           {pairs{string(eventKey(2, 5)): nil}, `room "room1": offset 5: the event is missing`},
+		"events missing":          {pairs{string(eventKey(2, 5)): nil, string(eventKey(2, 6)): nil}, `offset 5: the events from here to 6 are missing`},
+		"first event missing":     {pairs{string(eventKey(2, 1)): nil}, `room "room1": offset 1: the event is missing`},
+		"event of another place":  {pairs{string(eventKey(2, 5)): withTotal(500, element(6, "alice", ""))}, `room "room1": offset 5: the event says offset 6 after 5`},
+		"no event":                {pairs{string(eventKey(2, 5)): withTotal(500, []byte("nonsense"))}, `room "room1": offset 5: event: malformed`},
+		"no total":                {pairs{string(eventKey(2, 5)): []byte("abc")}, `room "room1": offset 5: event record of 3 bytes`},
+		"wrong total":             {pairs{string(eventKey(2, 5)): withTotal(5, element(5, "alice", ""))}, `room "room1": offset 5: the running total of bytes is 5`},
+		"below the oldest":        {pairs{string(eventKey(1, 1)): withTotal(5, element(1, "alice", ""))}, `room "room0": offset 1: it is before the oldest event`},
+		"beyond the head":         {pairs{string(eventKey(2, 1000)): withTotal(5, element(1000, "alice", ""))}, `are missing`},
+		"rooms of one number":     {pairs{string(roomKey("late")): encode(roomRecord(2, &store.Meta{}))}, `room "room1": it has the number 2, and so has room "late"`},
+		"room without events":     {pairs{string(roomKey("late")): encode(roomRecord(5, &store.Meta{})), string(keyLastRoom): encodeUint64(5)}, `room "late": it has no event`},
+		"room beyond the last":    {pairs{string(roomKey("late")): encode(roomRecord(99, &store.Meta{}))}, `room "late": it has the number 99`},
+		"room malformed":          {pairs{string(roomKey("room1")): []byte("\xff")}, `record "rroom1"`},
+		"room missing":            {pairs{string(roomKey("room1")): nil}, `it belongs to room number 2, which there is not`},
+		"tail missing":            {pairs{string(tailKey(2)): nil}, `room "room1": it has`},
+		"tail malformed":          {pairs{string(tailKey(2)): []byte("\xff")}, `room "room1": its tail is malformed`},
+		"wrong count":             {pairs{string(tailKey(2)): tail(1, 1, 0, 77)}, `room "room1": it has 3 members, and should have 77`},
+		"wrong oldest":            {pairs{string(tailKey(1)): tail(1, 1, 0, 3)}, `room "room0": offset 1: the events from here to`},
+		"wrong head":              {pairs{string(tailKey(2)): tail(1, 9999, 0, 3)}, `room "room1": offset 137: the events up to 9999 are missing`},
+		"stretch missing":         {pairs{string(stretchKey(2, 1)): nil}, `room "room1": offset 1: no stretch begins here`},
+		"stretch beyond":          {pairs{string(stretchKey(2, 5000)): []byte("i_x")}, `room "room1": offset 5000: a stretch begins here, beyond the head`},
+		"stretch without":         {pairs{string(stretchKey(2, 7)): nil, string(stretchKey(2, 8)): []byte("")}, `malformed stretch`},
+		"client id missing":       {pairs{string(appendClientIDKey(nil, 2, "alice", "c5")): nil}, `room "room1": offset 5: its client id is not in the index`},
+		"client id elsewhere":     {pairs{string(appendClientIDKey(nil, 2, "alice", "c5")): encodeUint64(6)}, `room "room1": offset 5: its client id is not in the index`},
+		"client id of nobody":     {pairs{string(appendClientIDKey(nil, 2, "bob", "c5")): encodeUint64(5)}, `room "room1": offset 5: the index has a client id`},
+		"member without event":    {pairs{string(memberKey(2, "bob")): encodeUint64(5)}, `room "room1": offset 5: the event does not say that "bob" joined`},
+		"member missing":          {pairs{string(memberKey(2, "alice")): nil}, `joined, who is no member`},
+		"member elsewhere":        {pairs{string(memberKey(2, "alice")): encodeUint64(2)}, `"alice", and the record says: member since 2`},
+		"user record missing":     {pairs{string(userRoomKey("alice", "room1")): nil}, `the user's own record does not say so`},
+		"user of no room":         {pairs{string(userRoomKey("alice", "none")): nil, string(userRoomKey("bob", "none")): encode(&storev1.UserRoom{Joined: true, Offset: 1, Version: 1})}, `room "none": user "bob" has a membership`},
+		"user who is not listed":  {pairs{string(userRoomKey("bob", "room1")): encode(&storev1.UserRoom{Joined: true, Offset: 2, Version: 1})}, `room "room1": offset 2: "bob" has a membership of it, and the room does not list it`},
+		"user of the future":      {pairs{string(userRoomKey("bob", "room1")): encode(&storev1.UserRoom{Offset: 2, Version: 1 << 40})}, `has version 1099511627776`},
+		"count of a user":         {pairs{string(countsKey("alice")): encode(&storev1.UserCounts{Rooms: 9})}, `user "alice" has 4 memberships and 1 that have ended, and should have 9 and 0`},
+		"counts malformed":        {pairs{string(countsKey("alice")): []byte("\xff")}, `record "nalice"`},
+		"end of no membership":    {pairs{string(endedKey("alice", 1)): []byte("room1")}, `the index says that "alice" left room "room1"`},
+		"invitation not listed":   {pairs{string(inviteeKey(2, "invited1")): nil}, `room "room1": it has 3 open invitations, and should have 4`},
+		"invitation of nobody":    {pairs{string(inviteeKey(2, "bob")): encode(&storev1.Invitation{Number: 2, Offset: 1})}, `"bob" is invited, and the user's own record does not say so`},
+		"invitation unlisted":     {pairs{string(invitedKey("bob", "room1")): encode(&storev1.Invitation{Number: 2, Offset: 1})}, `"bob" has an invitation to it, and the room does not list it`},
+		"invitation to no room":   {pairs{string(invitedKey("bob", "none")): encode(&storev1.Invitation{Number: 9, Offset: 1})}, `room "none": user "bob" is invited to it`},
+		"invitation malformed":    {pairs{string(inviteeKey(2, "invited1")): []byte("\xff")}, `invited1": proto`},
+		"wrong count of a giver":  {pairs{string(givenKey("invited1", "alice")): encodeUint64(7)}, `there are 4 such invitations, and should be 7`},
+		"no count of a giver":     {pairs{string(givenKey("invited1", "alice")): nil}, `there are 4 such invitations, and no count of them`},
+		"empty room with members": {pairs{string(emptyKey(1)): []byte("room1")}, `the index says that room "room1" has no members`},
+		"empty room of no name":   {pairs{string(emptyKey(1)): []byte("none")}, `the index says that room "none" has no members`},
+		"session missing":         {pairs{string(sessionKey("s_0_1")): nil}, `session "s_0_1", which there is not`},
+		"session not indexed":     {pairs{string(sessionsKey("alice", time.Unix(0, 0), "s_0_1")): nil}, `the session is not in the index of "alice"`},
+		"session malformed":       {pairs{string(sessionKey("s_0_1")): []byte("\xff")}, `record "ss_0_1"`},
+		"position ahead":          {pairs{string(positionKey("s_0_1", "room1")): encode(&storev1.Position{Offset: 1, Checkpoint: 99})}, `a position of checkpoint 99`},
+		"position malformed":      {pairs{string(positionKey("s_0_1", "room1")): []byte("\xff")}, `record "p\x05s_0_1room1"`},
+		"unknown record":          {pairs{"qy": {}}, `does not know records of this kind`},
+		"no format":               {pairs{string(keyFormat): nil}, `the format of the store is missing`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -22,7 +22,8 @@ func splitLengthed(key []byte) (s, rest string, err error) {
 
 // checkUsers compares the users' records of their rooms with the rooms'.
 func (c *checker) checkUsers() error {
-	_, err := c.scan([]byte{prefixUserRoom}, "the rooms of users", func(key, value []byte) {
+	c.counts = make(map[string]*userCounts)
+	whole, err := c.scan([]byte{prefixUserRoom}, "the rooms of users", func(key, value []byte) {
 		user, name, err := splitLengthed(key)
 		var u store.UserRoom
 		if err == nil {
@@ -33,7 +34,11 @@ func (c *checker) checkUsers() error {
 			return
 		}
 		c.userRoom(user, u)
+		c.countMembership(user, u)
 	})
+	if !whole {
+		c.counts = nil
+	}
 	return err
 }
 
@@ -42,11 +47,14 @@ func (c *checker) userRoom(user string, u store.UserRoom) {
 	if r == nil && !c.whole {
 		return
 	}
+	if r == nil && !u.Joined {
+		return // the room was removed
+	}
 	if r == nil {
 		c.found(Problem{Room: u.Room, Detail: fmt.Sprintf("user %q has a membership of it, and there is no such room", user)})
 		return
 	}
-	if u.Offset == 0 || r.whole && u.Offset > r.head {
+	if u.Offset == 0 || r.whole && u.Joined && u.Offset > r.head { // an end may be that of a room that was removed
 		r.bad(u.Offset, "the membership of %q changed at an offset that there is not; the head is %d", user, r.head)
 	}
 	if u.Version > c.version {

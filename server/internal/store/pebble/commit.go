@@ -90,8 +90,9 @@ type batch struct {
 	db *db.Batch
 	// changed has the rooms to publish.
 	changed []*room
-	// members says by member key who is a member; absent: as in the database.
-	members map[string]bool
+	// small has records by key as writes of this batch have read or left them;
+	// nil: there is none; absent: as in the database. See load.
+	small map[string][]byte
 	// sessions by id; nil: there is none; absent: as in the database.
 	sessions map[string]*store.Session
 	// key is scratch space.

@@ -31,11 +31,20 @@
 //	c room <sender> client_id       offset, 8 bytes
 //	m room user                     offset by which the membership began, 8 bytes
 //	u <user> room                   storev1.UserRoom: current or ended
+//	n user                          storev1.UserCounts: how many of those
+//	d <user> version                name of the room: index of those that have ended
+//	k room user                     storev1.Invitation
+//	j <user> room                   the same
+//	g <user> by                     how many of the user's invitations are by by, 8 bytes
+//	z version                       name of a room without members
 //	s id                            storev1.Session
 //	x <user> created id             nothing: index of sessions
 //	p <id> room                     storev1.Position
 //
-// room, first and offset are 8 bytes big-endian; created is seconds and
+// Format 1 has no n, d, k, j, g and z. Opening it makes z; n and d of a user are
+// made when the user's memberships first change.
+//
+// room, first, offset and version are 8 bytes big-endian; created is seconds and
 // nanoseconds, 12 bytes; <string> is a string with its length in front, as a
 // varint. Pebble checks every block and log record against a checksum.
 //

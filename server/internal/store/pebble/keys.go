@@ -14,15 +14,21 @@ import (
 const (
 	prefixStore    = 'a'
 	prefixClientID = 'c'
+	prefixEnded    = 'd'
 	prefixEvent    = 'e'
+	prefixGiven    = 'g'
 	prefixStretch  = 'i'
+	prefixInvited  = 'j'
+	prefixInvitee  = 'k'
 	prefixMember   = 'm'
+	prefixCounts   = 'n'
 	prefixPosition = 'p'
 	prefixRoom     = 'r'
 	prefixSession  = 's'
 	prefixTail     = 't'
 	prefixUserRoom = 'u'
 	prefixSessions = 'x'
+	prefixEmpty    = 'z'
 )
 
 // Keys of the store itself.
@@ -97,6 +103,46 @@ func roomKey(name string) []byte { return append([]byte{prefixRoom}, name...) }
 func userRoomPrefix(user string) []byte { return appendLengthed([]byte{prefixUserRoom}, user) }
 
 func userRoomKey(user, room string) []byte { return append(userRoomPrefix(user), room...) }
+
+func countsKey(user string) []byte { return append([]byte{prefixCounts}, user...) }
+
+func endedPrefix(user string) []byte { return appendLengthed([]byte{prefixEnded}, user) }
+
+// endedKey puts the memberships of a user that have ended in the order of
+// their ends.
+func endedKey(user string, version uint64) []byte {
+	return binary.BigEndian.AppendUint64(endedPrefix(user), version)
+}
+
+func parseEndedKey(k, prefix []byte) (version uint64, err error) {
+	if len(k) != len(prefix)+8 {
+		return 0, errBadKey
+	}
+	return binary.BigEndian.Uint64(k[len(prefix):]), nil
+}
+
+func invitedPrefix(user string) []byte { return appendLengthed([]byte{prefixInvited}, user) }
+
+func invitedKey(user, room string) []byte { return append(invitedPrefix(user), room...) }
+
+func inviteeKey(room uint64, user string) []byte {
+	return append(appendRoomPrefix(nil, prefixInvitee, room), user...)
+}
+
+func givenKey(user, by string) []byte {
+	return append(appendLengthed([]byte{prefixGiven}, user), by...)
+}
+
+func emptyKey(version uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{prefixEmpty}, version)
+}
+
+func parseEmptyKey(k []byte) (version uint64, err error) {
+	if len(k) != 9 || k[0] != prefixEmpty {
+		return 0, errBadKey
+	}
+	return binary.BigEndian.Uint64(k[1:]), nil
+}
 
 func sessionKey(id string) []byte { return append([]byte{prefixSession}, id...) }
 

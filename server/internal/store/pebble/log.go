@@ -231,3 +231,24 @@ func (l *Log) Members(ctx context.Context, from string, limit int) ([]store.Memb
 	})
 	return members, err
 }
+
+// Invitation implements [store.Log].
+func (l *Log) Invitation(ctx context.Context, user string) (i store.Invitation, ok bool, err error) {
+	v, d, err := l.acquire(ctx)
+	if err != nil {
+		return store.Invitation{}, false, err
+	}
+	defer l.s.release(v)
+	if d.number == 0 {
+		return store.Invitation{}, false, nil
+	}
+	key := inviteeKey(d.number, user)
+	value, ok, err := get(v.snap, key)
+	if err != nil || !ok {
+		return store.Invitation{}, false, err
+	}
+	if i, err = decodeInvitation(l.room.name, user, value); err != nil {
+		return store.Invitation{}, false, badRecord(key, err)
+	}
+	return i, true, nil
+}

@@ -126,6 +126,25 @@ func decodeUserRoom(room string, value []byte) (store.UserRoom, error) {
 	}, nil
 }
 
+func invitationRecord(number uint64, m *store.MemberChange) *storev1.Invitation {
+	return &storev1.Invitation{Number: number, By: []byte(m.By), Offset: m.Offset, Time: timestamp(m.Time)}
+}
+
+func decodeInvitation(room, user string, value []byte) (store.Invitation, error) {
+	var r storev1.Invitation
+	if err := proto.Unmarshal(value, &r); err != nil {
+		return store.Invitation{}, err
+	}
+	return store.Invitation{
+		Room: room, User: user, By: string(r.GetBy()), Offset: r.GetOffset(), Time: fromTimestamp(r.GetTime()),
+	}, nil
+}
+
+func decodeCounts(value []byte) (*storev1.UserCounts, error) {
+	c := new(storev1.UserCounts)
+	return c, proto.Unmarshal(value, c)
+}
+
 func sessionRecord(s store.Session) *storev1.Session {
 	r := &storev1.Session{
 		User:       []byte(s.User),

@@ -41,6 +41,8 @@ type truth struct {
 	oldest    uint64
 	bytes     uint64 // running total at head
 	members   uint32
+	invited   uint32
+	empty     uint64          // place in the index of rooms without members; 0: it has some
 	stretches []store.Stretch // never changed in place
 }
 
@@ -59,6 +61,7 @@ func (t *truth) publish() *durable {
 		Head:      t.head,
 		Oldest:    t.oldest,
 		Members:   t.members,
+		Invited:   t.invited,
 		Stretches: t.stretches,
 	}}
 }
@@ -158,6 +161,7 @@ func (t *truth) read(r db.Reader, name string) error {
 			return badRecord(key, err)
 		}
 		t.oldest, t.head, t.bytes, t.members = tail.GetOldest(), tail.GetHead(), tail.GetBytes(), tail.GetMembers()
+		t.invited, t.empty = tail.GetInvited(), tail.GetEmpty()
 	}
 	if err := t.readHead(r, name); err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 )
 
 // formatVersion is the version of the table of keys in the package comment.
-const formatVersion = 1
+const formatVersion = 2
 
 // Store is a [store.Store] in one directory.
 type Store struct {
@@ -30,6 +30,7 @@ type Store struct {
 	dir         string
 	logger      *slog.Logger
 	incarnation string
+	firstRooms  uint64 // number of the newest room when the store was opened
 	db          *db.DB
 	unlock      func() error
 	home        *home
@@ -155,6 +156,7 @@ func (s *Store) start() error {
 	if err != nil {
 		return err
 	}
+	s.firstRooms = lastRoom
 	version, err := getUint64(s.db, keyVersion)
 	if err != nil {
 		return err
@@ -178,7 +180,7 @@ func (s *Store) checkFormat() error {
 	if format == formatVersion {
 		return nil
 	}
-	return s.db.Set(keyFormat, encodeUint64(formatVersion), db.Sync)
+	return s.upgrade()
 }
 
 func (s *Store) pebbleOptions() *db.Options {
@@ -352,4 +354,64 @@ func (s *Store) UserRooms(ctx context.Context, user string) (rooms []store.UserR
 		return nil, 0, err
 	}
 	return rooms, version, nil
+}
+
+// CountRooms implements [store.Store].
+func (s *Store) CountRooms(ctx context.Context, user string) (n int, err error) {
+	key := countsKey(user)
+	err = s.look(ctx, func(v *view) error {
+		value, ok, err := get(v.snap, key)
+		if err != nil {
+			return err
+		}
+		if ok {
+			c, err := decodeCounts(value)
+			if err != nil {
+				return badRecord(key, err)
+			}
+			n = int(c.GetRooms())
+			return nil
+		}
+		prefix := userRoomPrefix(user) // nothing has changed since format 1
+		return scan(v.snap, prefix, prefixEnd(prefix), func(key, value []byte) (bool, error) {
+			r, err := decodeUserRoom("", value)
+			if err != nil {
+				return false, badRecord(key, err)
+			}
+			if r.Joined {
+				n++
+			}
+			return true, ctx.Err()
+		})
+	})
+	return n, err
+}
+
+// Invitations implements [store.Store].
+func (s *Store) Invitations(ctx context.Context, user, from string, limit int) (all []store.Invitation, err error) {
+	if limit <= 0 {
+		return nil, ctx.Err()
+	}
+	prefix := invitedPrefix(user)
+	err = s.look(ctx, func(v *view) error {
+		return scan(v.snap, invitedKey(user, from), prefixEnd(prefix), func(key, value []byte) (bool, error) {
+			i, err := decodeInvitation(string(key[len(prefix):]), user, value)
+			if err != nil {
+				return false, badRecord(key, err)
+			}
+			all = append(all, i)
+			return len(all) < limit, ctx.Err()
+		})
+	})
+	return all, err
+}
+
+// CountInvitations implements [store.Store].
+func (s *Store) CountInvitations(ctx context.Context, user, by string) (n int, err error) {
+	err = s.look(ctx, func(v *view) error {
+		given, err := getUint64(v.snap, givenKey(user, by))
+		n = int(given)
+		return err
+	})
+	return n, err
 }

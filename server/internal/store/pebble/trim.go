@@ -104,7 +104,7 @@ func (l *Log) planTrim(ctx context.Context, keep uint64, since time.Time) (*trim
 	if d.number == 0 || oldest > d.state.Head {
 		return nil, nil
 	}
-	o := &trimOp{awaited: newAwaited(), room: l.room, oldest: oldest}
+	o := &trimOp{awaited: newAwaited(), room: l.room, number: d.number, oldest: oldest}
 	end := min(d.state.Head, oldest+uint64(l.s.opts.SweepBatch)-1)
 	lower, upper := eventKey(d.number, oldest), eventKey(d.number, end+1)
 	err = scan(v.snap, lower, upper, func(key, value []byte) (bool, error) {
@@ -135,6 +135,7 @@ func (l *Log) planTrim(ctx context.Context, keep uint64, since time.Time) (*trim
 type trimOp struct {
 	awaited
 	room      *room
+	number    uint64 // of the room that was looked at
 	oldest    uint64
 	clientIDs [][]byte // keys of the removed events' client ids
 }
@@ -143,7 +144,7 @@ func (o *trimOp) cost() (events, bytes int) { return 1 + len(o.clientIDs), 64 * 
 
 func (o *trimOp) apply(b *batch) error {
 	t := &o.room.truth
-	if o.oldest <= t.oldest {
+	if o.number != t.number || o.oldest <= t.oldest {
 		return nil
 	}
 	b.deleteRange(eventKey(t.number, t.oldest), eventKey(t.number, o.oldest))

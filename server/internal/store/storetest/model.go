@@ -147,8 +147,8 @@ func (m *model) apply(name string, a *store.Append) {
 		r = &modelRoom{oldest: 1, members: make(map[string]uint64)}
 		m.rooms[name] = r
 	}
-	if n := len(r.stretches); n == 0 || r.stretches[n-1].Incarnation != m.s.Incarnation() {
-		r.stretches = append(r.stretches, store.Stretch{Incarnation: m.s.Incarnation(), First: a.Expect + 1})
+	if n, now := len(r.stretches), m.log(name).Incarnation(); n == 0 || r.stretches[n-1].Incarnation != now {
+		r.stretches = append(r.stretches, store.Stretch{Incarnation: now, First: a.Expect + 1})
 	}
 	r.events = append(r.events, a.Events...)
 	for _, c := range a.Members {
