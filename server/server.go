@@ -79,7 +79,7 @@ func assemble(o Options, st store.Store) (*Server, error) {
 	})
 	s.sessions = session.NewRegistry(st, session.Options{MaxPerUser: o.Limits.SessionsPerUser, Logger: o.Logger})
 	s.attaches = attach.NewManager(st, s.rooms, s.sessions, s.pool, attach.Options{
-		Heartbeat: o.Heartbeat, ReplayLimit: o.ReplayLimit, AttachRate: attachRate(o.Limits), Observer: m,
+		Heartbeat: o.Heartbeat, ReplayLimit: o.ReplayLimit, AttachRate: attachRate(o.Limits), Observer: m, Logger: o.Logger,
 		Limits: edge.Limits(o.Limits.SessionsPerUser),
 	})
 	s.service = rpc.New(st, s.rooms, s.sessions, s.attaches, edge)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -258,6 +259,9 @@ func (a *Attachment) Close() {
 	a.finish(a.stream.Context().Err())
 	if a.attached != nil {
 		a.attached.Detach(a)
+		if log := a.debug(); log != nil {
+			log.Debug("detached", "error", a.Err())
+		}
 	}
 	a.m.unregister(a)
 	a.mu.Lock()
@@ -266,6 +270,15 @@ func (a *Attachment) Close() {
 	if !later {
 		a.release()
 	}
+}
+
+// debug returns the log for those who look for a client that does not get
+// through, with what tells the attachment from others; nil if nobody looks.
+func (a *Attachment) debug() *slog.Logger {
+	if log := a.m.opts.Logger; log.Enabled(a.stream.Context(), slog.LevelDebug) {
+		return log.With("user", a.user, "session", a.attached.Session.ID(), "attach", a.attached.Attach)
+	}
+	return nil
 }
 
 // abandon gives back an attachment that has not begun.

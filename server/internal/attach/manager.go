@@ -1,7 +1,9 @@
 package attach
 
 import (
+	"cmp"
 	"context"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -39,6 +41,9 @@ type Options struct {
 	Limits *reprisev1.Limits
 	// Observer may be nil.
 	Observer Observer
+	// Logger is told at debug level who attaches and how it ends. Default
+	// slog.Default().
+	Logger *slog.Logger
 }
 
 // Manager makes attachments and knows those that are live. Safe for
@@ -69,6 +74,7 @@ func NewManager(s store.Store, rooms *room.Hub, sessions *session.Registry, pool
 	if o.Observer == nil {
 		o.Observer = noObserver{}
 	}
+	o.Logger = cmp.Or(o.Logger, slog.Default())
 	return &Manager{
 		store: s, rooms: rooms, sessions: sessions, pool: pool, opts: o,
 		live:   make(map[*Attachment]struct{}),

@@ -96,6 +96,10 @@ func (at *attaching) run(commit func() error) (*Attachment, error) {
 	}
 	fault.Point(fault.Attached)
 	at.arm()
+	// Before it begins: afterwards its rooms are the turn's.
+	if log := a.debug(); log != nil {
+		log.Debug("attached", "outcome", at.outcome.String(), "rooms", len(a.places), "replay", at.replay)
+	}
 	a.begin()
 	a.attached.Welcomed()
 	a.m.opts.Observer.Attached(at.outcome)

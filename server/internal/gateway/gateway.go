@@ -53,7 +53,7 @@ func New(o Options) (*Gateway, error) {
 		opts:     o,
 		log:      newLimited(o.Logger),
 		metadata: newMetadataNames(o.Metadata),
-		conns:    newConnSet(newTally(o.MaxConns, o.MaxConnsPerAddress)),
+		conns:    newConnSet(newTally(o.MaxConns, o.MaxConnsPerAddress), o.Logger),
 		calls:    newTally(o.MaxCalls, o.MaxCallsPerAddress),
 		refusals: newTally(math.MaxInt, math.MaxInt),
 		stop:     make(chan struct{}),

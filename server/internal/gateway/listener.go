@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			address = everybody
 		}
 		if c := l.conns.add(nc, address, l.writeTimeout); c != nil {
+			l.conns.log.Debug("connection opened", "port", "http", "peer", nc.RemoteAddr().String())
 			return c, nil
 		}
 		l.refused(addressOf(nc.RemoteAddr().String()))
@@ -41,14 +43,15 @@ func (l *listener) Accept() (net.Conn, error) {
 // forgets about.
 type connSet struct {
 	tally *tally
+	log   *slog.Logger
 
 	mu     sync.Mutex
 	open   map[*conn]struct{}
 	closed bool
 }
 
-func newConnSet(t *tally) *connSet {
-	return &connSet{tally: t, open: make(map[*conn]struct{})}
+func newConnSet(t *tally, log *slog.Logger) *connSet {
+	return &connSet{tally: t, log: log, open: make(map[*conn]struct{})}
 }
 
 // add wraps nc, or returns nil if there are too many or all were closed.
@@ -70,6 +73,7 @@ func (s *connSet) remove(c *conn) {
 	s.mu.Unlock()
 	if ok {
 		s.tally.give(c.address)
+		s.log.Debug("connection closed", "port", "http", "peer", c.RemoteAddr().String())
 	}
 }
 

@@ -195,7 +195,7 @@ func (s *Service) authenticate(ctx context.Context, about *method) (context.Cont
 	}
 	token, err := bearer(ctx)
 	if err != nil {
-		return ctx, refuse(err)
+		return ctx, s.fail(ctx, err)
 	}
 	id, err := auth.Identify(ctx, s.opts.Verifier, token)
 	if err != nil {

@@ -194,6 +194,7 @@ func (s *Service) bound(rooms int) error {
 // the server's fault.
 func (s *Service) fail(ctx context.Context, err error) *refusal {
 	r := refuse(err)
+	s.refused(ctx, r)
 	switch {
 	case r.cause == nil:
 	case r.reason == reason.Internal:
@@ -205,4 +206,16 @@ func (s *Service) fail(ctx context.Context, err error) *refusal {
 		})
 	}
 	return r
+}
+
+// refused says at debug level what was refused, to whom and why, but nothing of
+// what the request contained. Calls with a token that is nobody's have no user.
+func (s *Service) refused(ctx context.Context, r *refusal) {
+	if !s.opts.Logger.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	method, _ := grpc.Method(ctx)
+	s.opts.Logger.LogAttrs(ctx, slog.LevelDebug, "refused", slog.String("method", method),
+		slog.String("user", auth.FromContext(ctx).User), slog.String("peer", addressOf(ctx)),
+		slog.String("reason", r.reason.Name()), slog.String("why", r.message))
 }
