@@ -28,13 +28,23 @@ type Limits struct {
 	// stream. At most 10,000. Default 32.
 	SessionsPerUser int
 	// StreamsPerConnection bounds the calls in progress on one gRPC
-	// connection. Default 100.
+	// connection: a client holds further ones back until one has ended. Default
+	// 100.
 	StreamsPerConnection uint32
 	// WebConnections and WebCalls bound the connections and the calls in
 	// progress, streams included, on the HTTP port; AddressWebConnections and
-	// AddressWebCalls those of one address (IPv6: one /64). Defaults 8,192,
-	// 4,096, 256 and 192.
+	// AddressWebCalls those of one address (IPv6: one /64). Defaults what the
+	// process may have open besides the store and the gRPC connections, at most
+	// 8,192; 4,096, 256 and 192.
 	WebConnections, WebCalls, AddressWebConnections, AddressWebCalls int
+	// TailsPerUser bounds the Tail streams that a user has open. Default 100.
+	TailsPerUser int
+	// Connections bounds open connections of the gRPC listener, and
+	// AddressConnections those of one address (IPv6: one /64); more are
+	// closed at once. Default of the first: what the process may have open
+	// besides the store and as many browsers, at most 16,384; New refuses what
+	// does not fit. Default of the second 256; negative: no bound.
+	Connections, AddressConnections int
 	// UserPublishes and RoomPublishes bound events a second by one user and
 	// into one room, in bursts of twice that: messages, and joins, leaves and
 	// all else that is an event. Default 200 and 2,000.
@@ -54,6 +64,8 @@ const (
 	maxRooms        = 20_000
 	maxSessions     = 10_000
 	maxWeb          = 1 << 20
+	maxTails        = 10_000
+	maxConnections  = 1 << 24
 	maxRate         = 1e9
 )
 
@@ -63,10 +75,11 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.RoomsPerUser, 1000)
 	setDefault(&l.SessionsPerUser, 32)
 	setDefault(&l.StreamsPerConnection, 100)
-	setDefault(&l.WebConnections, 8192)
 	setDefault(&l.WebCalls, 4096)
 	setDefault(&l.AddressWebConnections, 256)
 	setDefault(&l.AddressWebCalls, 192)
+	setDefault(&l.TailsPerUser, 100)
+	setDefault(&l.AddressConnections, 256)
 	setDefault(&l.UserPublishes, 200)
 	setDefault(&l.RoomPublishes, 2000)
 	setDefault(&l.UserCreates, 10)
@@ -85,10 +98,12 @@ func (l *Limits) check() error {
 		{"FrameBytes", l.FrameBytes, 1, maxFrameBytes},
 		{"RoomsPerUser", l.RoomsPerUser, 1, maxRooms},
 		{"SessionsPerUser", l.SessionsPerUser, 1, maxSessions},
-		{"WebConnections", l.WebConnections, 1, maxWeb},
+		{"WebConnections", l.WebConnections, 0, maxWeb},
 		{"WebCalls", l.WebCalls, 1, maxWeb},
 		{"AddressWebConnections", l.AddressWebConnections, 1, maxWeb},
 		{"AddressWebCalls", l.AddressWebCalls, 1, maxWeb},
+		{"TailsPerUser", l.TailsPerUser, 1, maxTails},
+		{"Connections", l.Connections, 0, maxConnections},
 	} {
 		if n.n < n.least || n.n > n.most {
 			errs = append(errs, fmt.Errorf("server: Limits.%s must be %d to %d, and is %d", n.name, n.least, n.most, n.n))

@@ -50,8 +50,8 @@ type Options struct {
 	// "Bearer dev:NAME", NAME percent-encoded, and makes Serve refuse any
 	// listener that is not on loopback.
 	Verifier Verifier
-	// Reflection lets clients such as grpcurl ask for the contract, and
-	// operators for channelz.
+	// Reflection lets clients such as grpcurl ask for the contract: everybody
+	// with the development identity, else those with a token.
 	Reflection bool
 
 	// Hosts and Origins are what browsers may use, beside the loopback names

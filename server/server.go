@@ -22,6 +22,7 @@ import (
 	"github.com/reprise-chat/reprise/server/internal/forwarded"
 	"github.com/reprise-chat/reprise/server/internal/gateway"
 	"github.com/reprise-chat/reprise/server/internal/limit"
+	"github.com/reprise-chat/reprise/server/internal/listen"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/rpc"
 	"github.com/reprise-chat/reprise/server/internal/session"
@@ -33,6 +34,7 @@ import (
 // concurrent use.
 type Server struct {
 	opts     Options
+	shares   listen.Shares // of the process's descriptors
 	store    store.Store
 	rooms    *room.Hub
 	sessions *session.Registry
@@ -53,23 +55,27 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	shares, err := listen.Divide(listen.Descriptors(), o.Limits.Connections, o.Limits.WebConnections)
+	if err != nil {
+		return nil, fmt.Errorf("server: Limits.Connections and WebConnections: %w", err)
+	}
 	st := o.Store
 	if st == nil {
 		mode := pebble.SyncAlways
 		if o.NoSync {
 			mode = pebble.SyncNever
 		}
-		if st, err = pebble.Open(o.Dir, pebble.Options{Logger: o.Logger, Reserve: o.DiskReserve, Sync: mode}); err != nil {
+		if st, err = pebble.Open(o.Dir, pebble.Options{Logger: o.Logger, Reserve: o.DiskReserve, Sync: mode, OpenFiles: shares.Store}); err != nil {
 			return nil, err
 		}
 	}
-	return assemble(o, st)
+	return assemble(o, st, shares)
 }
 
 // assemble builds the layers over a store, which the server then owns; it is
 // closed if that fails.
-func assemble(o Options, st store.Store) (*Server, error) {
-	s := &Server{opts: o, store: st, pool: attach.NewPool(), health: health.NewServer()}
+func assemble(o Options, st store.Store, shares listen.Shares) (*Server, error) {
+	s := &Server{opts: o, shares: shares, store: st, pool: attach.NewPool(), health: health.NewServer()}
 	m := newMetrics()
 	edge := serviceOptions(o)
 	s.rooms = room.NewHub(st, room.Options{
@@ -95,7 +101,7 @@ func assemble(o Options, st store.Store) (*Server, error) {
 		return nil, errors.Join(err, s.closeCore(context.Background()))
 	}
 	s.gateway, err = gateway.New(gateway.Options{
-		TrustedProxies: proxies, MaxConns: o.Limits.WebConnections, MaxCalls: o.Limits.WebCalls,
+		TrustedProxies: proxies, MaxConns: shares.HTTP, MaxCalls: o.Limits.WebCalls,
 		MaxConnsPerAddress: o.Limits.AddressWebConnections, MaxCallsPerAddress: o.Limits.AddressWebCalls,
 		Hosts: o.Hosts, Origins: o.Origins, Page: o.Page, Metrics: m.handler(), Ready: s.ready,
 		Register: s.register, ServerOptions: s.service.ServerOptions(),
@@ -124,7 +130,7 @@ func serviceOptions(o Options) rpc.Options {
 	l := o.Limits
 	return rpc.Options{
 		Verifier: o.Verifier, Open: func(service string) bool { return development(o.Verifier) && isReflection(service) },
-		MaxMessage: l.MessageBytes, MaxFrame: l.FrameBytes, MaxRooms: l.RoomsPerUser,
+		MaxMessage: l.MessageBytes, MaxFrame: l.FrameBytes, MaxRooms: l.RoomsPerUser, MaxTails: l.TailsPerUser,
 		FirstFrame:    10 * time.Second,
 		PublishByUser: limit.NewByKey("events from you", max(0, l.UserPublishes), int(2*max(1, l.UserPublishes))),
 		MakeByUser:    limit.NewByKey("rooms made by you", max(0, l.UserCreates), int(10*max(1, l.UserCreates))),
@@ -199,6 +205,7 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 			return errors.Join(err, grpcListener.Close(), httpListener.Close())
 		}
 	}
+	grpcListener, httpListener = s.bound(grpcListener, httpListener)
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
 	s.health.SetServingStatus(reprisev1.ChatService_ServiceDesc.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	ended := make(chan error, 2)
@@ -216,6 +223,16 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 		}
 	}
 	return nil
+}
+
+// bound bounds the connections of the gRPC listener, and has both go on when
+// the process is out of descriptors. The gateway bounds its own connections.
+func (s *Server) bound(grpcListener, httpListener net.Listener) (g, h net.Listener) {
+	sh, l := s.shares, s.opts.Limits
+	s.opts.Logger.Info("descriptors", "limit", sh.All, "store", sh.Store, "grpc_connections", sh.GRPC, "http_connections", sh.HTTP,
+		"connections_per_address", l.AddressConnections)
+	return listen.New(grpcListener, listen.Options{Total: sh.GRPC, PerAddress: l.AddressConnections, Logger: s.opts.Logger}),
+		listen.New(httpListener, listen.Options{Total: -1, PerAddress: -1, Logger: s.opts.Logger})
 }
 
 func (s *Server) safe(a net.Addr) error {

@@ -17,7 +17,7 @@ import (
 // when each of them could hold on to another part of the room's tail.
 func TestP6_StalledReaders(t *testing.T) {
 	const stalled, clientSide, perReader = 200, 64 << 10, 128 << 10
-	n := serve(t)
+	n := serve(t, func(o *server.Options) { o.Limits.TailsPerUser = 1000 })
 	n.join("alice", "busy")
 	n.join("bob", "busy")
 	lively := n.open("bob", &reprisev1.OpenRequest{}).caughtUp()

@@ -31,6 +31,7 @@ type Reprise struct {
 // goes beyond, and of what one user may have.
 var unlimited = []string{
 	"--limit-user-publishes", "-1", "--limit-room-publishes", "-1", "--limit-attaches", "-1", "--limit-user-creates", "-1",
+	"--limit-address-connections", "-1",
 	"--limit-user-rooms", "10000", "--limit-user-sessions", "10000",
 }
 

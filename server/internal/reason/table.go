@@ -73,6 +73,7 @@ var (
 	FrameTooLarge   = final("FRAME_TOO_LARGE", codes.ResourceExhausted)
 	TooManyRooms    = final("TOO_MANY_ROOMS", codes.ResourceExhausted)
 	TooManySessions = final("TOO_MANY_SESSIONS", codes.ResourceExhausted)
+	TooManyTails    = final("TOO_MANY_TAILS", codes.ResourceExhausted)
 	RateLimited     = passing("RATE_LIMITED", codes.ResourceExhausted, time.Second)
 	TooManyInFlight = passing("TOO_MANY_IN_FLIGHT", codes.ResourceExhausted, time.Second)
 	TooManyCalls    = passing("TOO_MANY_CALLS", codes.ResourceExhausted, 2*time.Second)

@@ -37,8 +37,16 @@ func (s *Service) Tail(r *reprisev1.TailRequest, out grpc.ServerStreamingServer[
 	if err := checkTail(r); err != nil {
 		return err
 	}
+	user := auth.FromContext(out.Context()).User
+	if !s.tails.Take(user) {
+		return &refusal{
+			reason:  reason.TooManyTails,
+			message: fmt.Sprintf("you have %d tails open, as many as are allowed: end one", s.opts.MaxTails),
+		}
+	}
+	defer s.tails.Give(user)
 	a, err := s.attaches.Tail(out.Context(), stream{out}, attach.Tail{
-		User: auth.FromContext(out.Context()).User, Room: r.GetRoom(),
+		User: user, Room: r.GetRoom(),
 		From: room.Position{Offset: r.GetAfter(), Incarnation: r.GetIncarnation()},
 		Last: uint64(r.GetLast()), Limit: r.GetLimit(), Follow: r.GetFollow(),
 	})

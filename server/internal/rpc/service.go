@@ -34,6 +34,8 @@ type Options struct {
 	MaxFrame int
 	// MaxRooms bounds the rooms of a user.
 	MaxRooms int
+	// MaxTails bounds the Tails that a user has open.
+	MaxTails int
 	// FirstFrame is how long a Connect stream may take to send its first frame.
 	FirstFrame time.Duration
 	// Publishes and changes of memberships by user and by room, and attaches of the node.
@@ -64,6 +66,7 @@ type Service struct {
 	diskTrouble rate.Sometimes
 	// strangers are the streams that need no token.
 	strangers *limit.Tally
+	tails     *limit.Tally // by user
 }
 
 // New returns the service over the core.
@@ -74,6 +77,7 @@ func New(s store.Store, rooms *room.Hub, sessions *session.Registry, attaches *a
 		decoding:  newBudget("bytes of requests in progress", o.MaxFrame),
 		plans:     newPlans(o.maxPositions()),
 		strangers: limit.NewTally(maxStrangers, maxStrangersPerAddress),
+		tails:     limit.NewTally(-1, o.MaxTails),
 
 		diskTrouble: rate.Sometimes{First: 1, Interval: time.Second},
 	}

@@ -38,6 +38,9 @@ func TestServeLimitsRefuseNonsense(t *testing.T) {
 		{"--limit-user-publishes", "NaN"},
 		{"--limit-user-rooms", "0"},
 		{"--limit-user-sessions", "-1"},
+		{"--limit-user-tails", "0"},
+		{"--limit-address-connections", "0"},
+		{"--limit-connection-streams", "0"},
 	} {
 		r := newPerson(t, "alice", "").run("", append([]string{"serve", "--dir", t.TempDir()}, args...)...)
 		if r.code != exitUsage || !strings.Contains(r.err, args[0]+" must be more than 0") {

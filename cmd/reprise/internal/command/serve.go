@@ -79,7 +79,8 @@ serve goes on when the terminal is closed.`,
 	f.limitFlags(flags)
 	bindEnvironment(cmd, std.Getenv, "addr", "http", "pprof", "dir", "host", "origin", "trusted-proxy", "keep-age", "keep-events", "keep-bytes", "trim-every", "keep-empty-rooms",
 		"drain-timeout", "log-level", "log-format",
-		"limit-address-web-calls", "limit-address-web-connections", "limit-attaches", "limit-room-publishes", "limit-user-creates", "limit-user-publishes", "limit-user-rooms", "limit-user-sessions", "limit-web-calls", "limit-web-connections")
+		"limit-address-web-calls", "limit-address-web-connections", "limit-attaches", "limit-room-publishes", "limit-user-creates", "limit-user-publishes", "limit-user-rooms", "limit-user-sessions", "limit-web-calls", "limit-web-connections",
+		"limit-address-connections", "limit-connection-streams", "limit-connections", "limit-user-tails")
 	return cmd
 }
 

@@ -31,6 +31,8 @@ type Options struct {
 	Logger *slog.Logger
 	// CacheBytes is the size of the cache of blocks; 0 is 64 MiB.
 	CacheBytes int64
+	// OpenFiles is how many files of the store may be open at once; 0 is 1,000.
+	OpenFiles int
 	// Reserve is how many bytes of the disk must be free for appends to be
 	// accepted. 0 is 1 GiB or 5 % of the disk, whichever is smaller; negative
 	// is no reserve. Looked at once a second.

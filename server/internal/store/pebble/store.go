@@ -191,6 +191,7 @@ func (s *Store) pebbleOptions() *db.Options {
 		// for the end of the log and drops what follows without a word.
 		FormatMajorVersion:          db.FormatNewest,
 		CacheSize:                   s.opts.CacheBytes,
+		MaxOpenFiles:                s.opts.OpenFiles,
 		MemTableSize:                32 << 20,
 		MemTableStopWritesThreshold: 4,
 		EventListener:               s.listener(),
