@@ -67,6 +67,7 @@ var layers = []layer{
 
 	// Vocabulary: every package of the server may use these, and they use
 	// nothing.
+	{dir: "server/internal/clock", may: nil},
 	{dir: "server/internal/fault", may: nil},
 	{dir: "server/internal/forwarded", may: nil},
 	{dir: "server/internal/limit", may: nil},
@@ -81,7 +82,7 @@ var layers = []layer{
 
 // with returns dirs and the vocabulary of the server.
 func with(dirs ...string) []string {
-	return append(dirs, "server/internal/fault", "server/internal/forwarded", "server/internal/limit", "server/internal/metrics", "server/internal/name")
+	return append(dirs, "server/internal/clock", "server/internal/fault", "server/internal/forwarded", "server/internal/limit", "server/internal/metrics", "server/internal/name")
 }
 
 // TestArrows holds the imports of every package that is not a test's.

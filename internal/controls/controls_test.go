@@ -17,6 +17,8 @@ var controls = []struct {
 	pkg                  string // of the tests; empty: server
 }{
 	{"ack-before-sync", "P1", "TestP1_PowerLossTornWrites", "server/internal/store/pebble"},
+	{"forget-logs", "P1", "TestP1_LostLog", "server/internal/store/pebble"},
+	{"follow-name", "P1", "TestP1_Outside", "server/internal/store/pebble"},
 	{"skip-on-resume", "P2", "TestP2_ResumeWhileOthersPublish", ""},
 	{"ignore-incarnation", "P2", "TestP2_RestoredLogRewinds", ""},
 	{"share-incarnation", "P2", "TestP2_RoomMadeAgainRewinds", ""},
@@ -28,6 +30,7 @@ var controls = []struct {
 	{"drop-slow", "P6", "TestP6_StalledReaders", ""},
 	{"forget-rooms", "P7", "TestP7_GainedAndLostWhileAway", ""},
 	{"expire-sessions", "P8", "TestP8_QuietRooms", ""},
+	{"believe-clock", "P8", "TestP8_ClockAhead", "server/internal/room"},
 	{"name-everything", "P13", "TestP13_HandshakeBytes", ""},
 }
 

@@ -31,6 +31,8 @@ const Lifetime = time.Duration(0)
 const (
 	AckBeforeSync     = "ack-before-sync"    // P1: acknowledged before it is synced
 	SyncNothing       = "sync-nothing"       // P1: synced to the system's memory only, which a kill leaves and a power cut does not
+	ForgetLogs        = "forget-logs"        // P1: which logs of writes there must be is not looked at
+	FollowName        = "follow-name"        // P1: the data directory is whatever has its name
 	SkipOnResume      = "skip-on-resume"     // P2: a resume starts one event late
 	SubscribeLate     = "subscribe-late"     // P3: live begins at the head when the replay has ended: what came between is lost
 	ForgetClientID    = "forget-client-id"   // P4: the dedupe index is not written
@@ -40,6 +42,7 @@ const (
 	DropSlow          = "drop-slow"          // P6: a reader that is behind is moved to the head
 	ForgetRooms       = "forget-rooms"       // P7: rooms joined while away are not restored
 	ExpireSessions    = "expire-sessions"    // P8: a session that was away for two minutes is not resumed
+	BelieveClock      = "believe-clock"      // P8: ages are reckoned with whatever the clock says
 	IgnoreIncarnation = "ignore-incarnation" // P2: a position is good whatever its incarnation
 	ShareIncarnation  = "share-incarnation"  // P2: a room that is made again has the incarnation of the one that was removed
 	NameEverything    = "name-everything"    // P13: every room is named at a resume

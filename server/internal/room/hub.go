@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/reprise-chat/reprise/server/internal/clock"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -52,6 +53,8 @@ type Options struct {
 	// Busy, if not nil, says whether readers that were woken are yet to be
 	// served before those of a room with so many. It must not block.
 	Busy func(readers int) bool
+	// ReadClock reads the machine's clock. Default clock.System.
+	ReadClock func() clock.Reading
 	// Logger for background work. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -62,6 +65,8 @@ type Hub struct {
 	store  store.Store
 	opts   Options
 	waker  *waker
+	clock  *clock.Clock
+	noted  time.Time // the time that is stored; for noteClock
 	shelf  *shelf
 	mender *mender
 
@@ -96,8 +101,12 @@ func NewHub(s store.Store, o Options) *Hub {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.ReadClock == nil {
+		o.ReadClock = clock.System()
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	h := &Hub{store: s, opts: o, waker: newWaker(o.Busy), shelf: &shelf{limit: o.PageBytes}, mender: newMender(), rooms: make(map[string]*Room), stop: stop}
+	h.clock = h.startClock(ctx)
 	h.retains.Store(!o.Retention.IsZero())
 	h.background.Go(func() { h.waker.run(ctx) })
 	h.background.Go(func() { h.mender.run(ctx, h) })
@@ -113,6 +122,7 @@ func NewHub(s store.Store, o Options) *Hub {
 func (h *Hub) Close() {
 	h.stop()
 	h.background.Wait()
+	h.noteClock(context.Background(), 0)
 }
 
 // Acquire returns the room of that name, whether it exists or not, and keeps

@@ -201,7 +201,7 @@ func (r *Room) createLocked(meta store.Meta, further []string, done func(error))
 // exist. It waits until the membership is durable, or for ctx; then it may
 // still come to be.
 func (r *Room) Join(ctx context.Context, user string, checks Checks) (Change, error) {
-	now := time.Now()
+	now := r.hub.Now()
 	var known, failures uint64
 	c, err := r.change(ctx, user, func(done func(error)) (Change, error) {
 		if r.members[user] {
@@ -244,7 +244,7 @@ var errAlready = errors.New("room: already a member")
 
 // Leave ends a membership, or returns ErrNotFound if there is none.
 func (r *Room) Leave(ctx context.Context, user string, checks Checks) (Change, error) {
-	now := time.Now()
+	now := r.hub.Now()
 	return r.change(ctx, user, func(done func(error)) (Change, error) {
 		if r.meta == nil || !r.members[user] {
 			return Change{}, ErrNotFound

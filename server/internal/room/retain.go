@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -21,6 +22,7 @@ func (h *Hub) retain(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		h.noteClock(ctx, noteClockEvery)
 		if err := h.TrimAll(ctx); err != nil && ctx.Err() == nil {
 			h.opts.Logger.Error("retention failed; will be tried again", "error", err)
 		}
@@ -97,20 +99,52 @@ func (r *Room) trim(ctx context.Context) error {
 		return nil
 	}
 	r.hub.retains.Store(true)
-	b := store.Bounds{MaxEvents: keep.MaxEvents, MaxBytes: keep.MaxBytes}
-	if keep.MaxAge > 0 {
-		b.Since = time.Now().Add(-keep.MaxAge)
-	}
 	r.trimming.Lock()
 	defer r.trimming.Unlock()
-	s, err := r.engine().Trim(ctx, b)
+	for _, rule := range r.hub.rules(keep) {
+		if err := r.trimBy(ctx, rule); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rule is one of the bounds that retention has.
+type rule struct {
+	name  string
+	limit any // as an operator gave it
+	store.Bounds
+}
+
+// rules returns the bounds that apply now, each by itself, so that what is
+// removed can be said to be removed by one of them.
+func (h *Hub) rules(keep store.Retention) (rules []rule) {
+	if keep.MaxEvents > 0 {
+		rules = append(rules, rule{"events", keep.MaxEvents, store.Bounds{MaxEvents: keep.MaxEvents}})
+	}
+	if keep.MaxBytes > 0 {
+		rules = append(rules, rule{"bytes", keep.MaxBytes, store.Bounds{MaxBytes: keep.MaxBytes}})
+	}
+	now, ok := h.clock.Aged()
+	if fault.Broken(fault.BelieveClock) {
+		now, ok = h.opts.ReadClock().Wall, true
+	}
+	if ok && keep.MaxAge > 0 {
+		rules = append(rules, rule{"age", keep.MaxAge.String(), store.Bounds{Since: now.Add(-keep.MaxAge)}})
+	}
+	return rules
+}
+
+// trimBy removes what a rule no longer keeps, and says so.
+func (r *Room) trimBy(ctx context.Context, rule rule) error {
+	s, err := r.engine().Trim(ctx, rule.Bounds)
 	r.mu.Lock()
 	before := r.oldest
 	r.oldest = max(r.oldest, s.Oldest)
-	trimmed := r.oldest - before
+	after := r.oldest
 	r.mu.Unlock()
-	if trimmed > 0 {
-		r.hub.opts.Logger.Debug("retention", "room", r.name, "events", trimmed, "oldest", before+trimmed)
+	if after > before {
+		r.hub.opts.Logger.Info("retention removed events", "room", r.name, "first", before, "last", after-1, "rule", rule.name, "limit", rule.limit)
 	}
 	return err
 }

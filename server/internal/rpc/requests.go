@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -94,7 +93,7 @@ func (s *Service) createRoom(ctx context.Context, c caller, r *reprisev1.CreateR
 	}
 	keep := r.GetRetention()
 	meta := store.Meta{
-		Name: r.GetRoom(), Title: r.GetTitle(), Creator: c.user, Created: time.Now(),
+		Name: r.GetRoom(), Title: r.GetTitle(), Creator: c.user, Created: s.rooms.Now(),
 		Private: r.GetAccess() == reprisev1.RoomAccess_ROOM_ACCESS_PRIVATE,
 		Retention: store.Retention{
 			MaxAge: keep.GetMaxAge().AsDuration(), MaxEvents: keep.GetMaxEvents(), MaxBytes: keep.GetMaxBytes(),

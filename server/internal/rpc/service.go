@@ -154,7 +154,7 @@ func (s *Service) publish(ctx context.Context, c caller, name, clientID string, 
 		done(room.Receipt{}, err)
 		return
 	}
-	e.Time, e.Sender, e.ClientId = timestamppb.Now(), c.user, clientID
+	e.Time, e.Sender, e.ClientId = timestamppb.New(s.rooms.Now()), c.user, clientID
 	admit := func() error { return s.admit(c.user, name, 1) }
 	r.Publish(ctx, room.Publish{Event: e, Admit: admit, Fence: c.fence}, func(rec room.Receipt, err error) {
 		r.Release()

@@ -111,6 +111,12 @@ type Store interface {
 	// when it returns.
 	SavePositions(ctx context.Context, id string, attach, checkpoint uint64, p []Position) error
 
+	// Clock returns the time that NoteClock noted last, zero if it never did.
+	Clock(ctx context.Context) (time.Time, error)
+	// NoteClock notes the time of day, as it is believed to be. Durable when it
+	// returns.
+	NoteClock(ctx context.Context, now time.Time) error
+
 	// Writable returns nil, or why writes are refused now: ErrDiskReserve,
 	// ErrClosed. Cheap: it is asked before each publish.
 	Writable() error

@@ -23,6 +23,7 @@
 //
 //	af                              format of this table, 8 bytes
 //	ar                              number given to the newest room, 8 bytes
+//	ac                              time when this was last in use, nanoseconds since 1970, 8 bytes
 //	av                              version of the newest change of a membership or a session, 8 bytes
 //	r name                          storev1.Room: the room's number and what never changes
 //	t room                          storev1.Tail: floor, member count, last offset

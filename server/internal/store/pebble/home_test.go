@@ -125,7 +125,7 @@ func doOutside(t *testing.T, c outside, idle bool) {
 			t.Errorf("it says: %v", err)
 		}
 		t.Logf("noticed after %v", time.Since(began).Round(time.Millisecond))
-	case <-time.After(20 * time.Second):
+	case <-time.After(5 * time.Second):
 		t.Fatal("nobody notices")
 	}
 	wantErr(t, appendOne(t, l, 50), store.ErrClosed)

@@ -36,6 +36,7 @@ var (
 	keyFormat   = []byte{prefixStore, 'f'}
 	keyLastRoom = []byte{prefixStore, 'r'}
 	keyVersion  = []byte{prefixStore, 'v'}
+	keyClock    = []byte{prefixStore, 'c'}
 )
 
 // eventKeyLen is the length of the key of an event.

@@ -68,6 +68,7 @@ func Run(t *testing.T, harness func(testing.TB) Harness) {
 		{"Positions", testPositions},
 		{"SavePositions", testSavePositions},
 		{"ConcurrentSessions", testConcurrentSessions},
+		{"TestP8_Clock", testClock},
 		{"Context", testContext},
 		{"TestP1_Close", testClose},
 		{"TestP1_PowerLoss", testPowerLoss},
