@@ -99,7 +99,7 @@ func (p *pipe) speak(ctx context.Context, client *reprise.Client, in io.Reader, 
 	}
 	p.await(ctx, last)
 	if refused > 0 {
-		return fmt.Errorf("%d of the messages were refused", refused)
+		return fmt.Errorf("%d of the lines were refused", refused)
 	}
 	return nil
 }

@@ -244,6 +244,26 @@ func TestDoneButNotPrinted(t *testing.T) {
 	}
 }
 
+// TestPipedLinesThatCannotBeSent: each is refused by itself, what is before and
+// after it is said, and the chat ends.
+func TestPipedLinesThatCannotBeSent(t *testing.T) {
+	h := serveIn(t, t.TempDir(), "")
+	alice := newPerson(t, "alice", h.GRPC)
+	for _, bad := range []string{"caf\xe9", strings.Repeat("x", 70<<10), strings.Repeat("x", 1<<20-1)} {
+		before := len(texts(t, alice, "lobby", "--join"))
+		r := alice.run("before\n"+bad+"\nafter\n", "chat", "lobby")
+		if r.code != exitFailure || !strings.Contains(r.err, "not sent: ") || !strings.Contains(r.err, "1 of the lines were refused") {
+			t.Errorf("exit code %d\n%s", r.code, r.err)
+		}
+		if got := texts(t, alice, "lobby"); len(got) != before+2 || got[before] != "before" || got[before+1] != "after" {
+			t.Errorf("the room has %.200q", got)
+		}
+	}
+	if r := alice.run("", "send", "lobby", "caf\xe9"); r.code != exitFailure || !strings.Contains(r.err, "UTF-8") {
+		t.Errorf("exit code %d\n%s", r.code, r.err)
+	}
+}
+
 // TestNames has people of any name talk, and those who can have none told so
 // without a server.
 func TestNames(t *testing.T) {
