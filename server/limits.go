@@ -52,8 +52,9 @@ type Limits struct {
 	// UserCreates bounds the rooms a second that one user makes, by creating or
 	// by joining them, in bursts of ten times that. Default 10.
 	UserCreates float64
-	// Attaches bounds attaches a second on this node, in bursts of twice that:
-	// beyond, clients are told when to come again. Default 1,000.
+	// Attaches bounds attaches a second on this node, in bursts of twice that,
+	// fairly by user and address: beyond, clients are told when to come again,
+	// and get in then. Default 1,000.
 	Attaches float64
 }
 

@@ -135,8 +135,11 @@ func serviceOptions(o Options) rpc.Options {
 		PublishByUser: limit.NewByKey("events from you", max(0, l.UserPublishes), int(2*max(1, l.UserPublishes))),
 		MakeByUser:    limit.NewByKey("rooms made by you", max(0, l.UserCreates), int(10*max(1, l.UserCreates))),
 		PublishByRoom: limit.NewByKey("events in this room", max(0, l.RoomPublishes), int(2*max(1, l.RoomPublishes))),
-		Attaches:      limit.NewGate("clients attaching", max(0, l.Attaches), int(2*max(1, l.Attaches)), 2*time.Second),
-		Logger:        o.Logger,
+		Attaches: limit.NewGate(limit.GateOptions{
+			What: "clients attaching", PerSecond: max(0, l.Attaches), Burst: int(2 * max(1, l.Attaches)),
+			PerUser: 2 * l.SessionsPerUser, // all that one may have, resumed or not
+		}),
+		Logger: o.Logger,
 	}
 }
 

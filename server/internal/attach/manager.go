@@ -82,6 +82,17 @@ func NewManager(s store.Store, rooms *room.Hub, sessions *session.Registry, pool
 	}
 }
 
+// Accepts returns nil, or ErrDraining if no attachment is made any more. It is
+// asked before anything is spent on one.
+func (m *Manager) Accepts() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.draining {
+		return ErrDraining
+	}
+	return nil
+}
+
 // new returns an attachment that is told of the user's memberships from now
 // on, so that none is missed between looking at them and going live. It sends
 // nothing before begin.

@@ -3,7 +3,6 @@
 package limit
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -83,49 +82,4 @@ func (b *ByKey) sweepLocked(now time.Time) {
 		}
 	}
 	b.sweepAt = max(firstSweep, 2*len(b.buckets))
-}
-
-// Gate admits at a rate: callers wait a little for their turn, and are sent
-// away with a slot when the queue is longer than that. Safe for concurrent
-// use.
-type Gate struct {
-	what string
-	wait time.Duration
-	l    *rate.Limiter
-}
-
-// NewGate admits perSecond, and bursts of burst, of what; a caller waits for at
-// most wait. perSecond 0 means no limit.
-func NewGate(what string, perSecond float64, burst int, wait time.Duration) *Gate {
-	g := &Gate{what: what, wait: wait}
-	if perSecond > 0 {
-		g.l = rate.NewLimiter(rate.Limit(perSecond), burst)
-	}
-	return g
-}
-
-// Enter waits for a turn, or returns an *Error or the context's error.
-func (g *Gate) Enter(ctx context.Context) error {
-	if g.l == nil {
-		return nil
-	}
-	now := time.Now()
-	r := g.l.ReserveN(now, 1)
-	d := r.DelayFrom(now)
-	if d > g.wait {
-		r.CancelAt(now)
-		return &Error{g.what, d}
-	}
-	if d == 0 {
-		return nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		r.Cancel()
-		return ctx.Err()
-	}
 }

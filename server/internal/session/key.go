@@ -45,9 +45,9 @@ func keyTag(secret []byte, user string) []byte {
 	return h.Sum(nil)[:tagLen]
 }
 
-// checkKey returns nil if key was minted for user, ErrKeyMalformed if it is no
+// CheckKey returns nil if key was minted for user, ErrKeyMalformed if it is no
 // resume key at all, and ErrKeyNotYours if it is another user's.
-func checkKey(key, user string) error {
+func CheckKey(key, user string) error {
 	if len(key) != keyLen || !strings.HasPrefix(key, keyPrefix) {
 		return ErrKeyMalformed
 	}

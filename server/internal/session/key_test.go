@@ -34,7 +34,7 @@ func TestKey(t *testing.T) {
 		"not quite that one": {key[:20] + string("AB"[strings.Count(key[20:21], "A")]) + key[21:], "alice", ErrKeyNotYours},
 		"bits to spare":      {key[:len(key)-1] + "B", "alice", ErrKeyMalformed},
 	} {
-		if err := checkKey(c.key, c.user); !errors.Is(err, c.want) {
+		if err := CheckKey(c.key, c.user); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, not %v", what, err, c.want)
 		}
 	}
@@ -133,16 +133,16 @@ func FuzzResumeKey(f *testing.F) {
 	f.Add("rk_"+strings.Repeat("\r\n", 27), "alice")
 	f.Add(strings.Repeat("\xff", keyLen), "bob")
 	f.Fuzz(func(t *testing.T, key, user string) {
-		if err := checkKey(key, user); err == nil && len(key) != keyLen {
+		if err := CheckKey(key, user); err == nil && len(key) != keyLen {
 			t.Fatalf("%q is taken", key)
 		} else if err != nil && !errors.Is(err, ErrKeyMalformed) && !errors.Is(err, ErrKeyNotYours) {
 			t.Fatal(err)
 		}
 		mine := newKey(user)
-		if err := checkKey(mine, user); err != nil {
+		if err := CheckKey(mine, user); err != nil {
 			t.Fatalf("own key: %v", err)
 		}
-		if err := checkKey(mine, user+key); key != "" && !errors.Is(err, ErrKeyNotYours) {
+		if err := CheckKey(mine, user+key); key != "" && !errors.Is(err, ErrKeyNotYours) {
 			t.Fatalf("another user's key: %v", err)
 		}
 	})
