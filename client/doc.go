@@ -8,22 +8,21 @@
 //
 //	client, err := reprise.New(reprise.Config{
 //		Addresses: []string{"127.0.0.1:9090"},
-//		Token:     func(context.Context) (string, error) { return "dev:alice", nil },
+//		Token:     func(context.Context) (string, error) { return reprise.DevelopmentToken("alice") },
+//		Rooms:     []string{"lobby"}, // to be in
+//		History:   20,                // events to begin with
+//		OnState:   func(s reprise.State) { fmt.Println("--", s) },
 //	})
 //	if err != nil {
 //		return err
 //	}
 //	defer client.Close()
-//	if _, err := client.Join(ctx, "lobby", 0); err != nil {
-//		return err
-//	}
-//	go client.Send(ctx, "lobby", "hello")
 //	return client.Run(ctx, printer{})
 //
 //	type printer struct{}
 //
 //	func (printer) HandleEvent(_ context.Context, e reprise.Event) error {
-//		fmt.Println(e.Sender, e.Text())
+//		fmt.Println(e)
 //		return nil
 //	}
 //	func (printer) HandleGap(_ context.Context, g reprise.Gap) error       { fmt.Println(g); return nil }
@@ -60,5 +59,25 @@
 //
 // [Client.Send] retries with one client id, over reconnects and servers, until
 // the server confirms that the event is durable, refuses it, or the context
-// ends; however often it was retried there is one event.
+// ends; however often it was retried there is one event. Joining, leaving and
+// creating rooms are retried likewise. What no server would take (a text that
+// is not UTF-8, a room that can be none's name) is [ErrInvalid] at once.
+//
+// # Errors
+//
+// Only a Reprise server's own answer, an [Error] with a Reason, is a verdict:
+// what can never succeed is not tried again, and ends the call, or Run if it is
+// the attach that is refused. Whatever else comes back on the way, a proxy's
+// 403, a captive portal's page, a certificate that is not trusted, is the
+// network's: it is in [State.Err] and, as a warning, in the log ([Config.Logger],
+// by default to standard error), and is tried again.
+//
+// # Many users
+//
+// A Client speaks for one user, over connections of its own: one, and another
+// for every 50 streams and calls at a time, because servers let only 100 of them
+// on a connection and have a further one wait. So a program that serves many
+// users makes a Client for each of them. It should not hand Clients a connection
+// to share ([Config.DialOptions] with a dialer that multiplexes): there the
+// hundred-and-first stream would wait without a word.
 package reprise

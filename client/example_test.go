@@ -11,42 +11,24 @@ import (
 // printer shows what it is given.
 type printer struct{}
 
-func (printer) HandleEvent(_ context.Context, e reprise.Event) error {
-	switch {
-	case e.Proto.GetMessage() != nil:
-		fmt.Printf("%s: %s\n", e.Sender, e.Text())
-	case e.Proto.GetMemberChange() != nil:
-		fmt.Println(e.Proto.GetMemberChange().GetUser(), "joined or left")
-	}
-	return nil
-}
-
-func (printer) HandleGap(_ context.Context, g reprise.Gap) error {
-	fmt.Println(g)
-	return nil
-}
-
-func (printer) HandleRewind(_ context.Context, r reprise.Rewind) error {
-	fmt.Println(r)
-	return nil
-}
+func (printer) HandleEvent(_ context.Context, e reprise.Event) error   { fmt.Println(e); return nil }
+func (printer) HandleGap(_ context.Context, g reprise.Gap) error       { fmt.Println(g); return nil }
+func (printer) HandleRewind(_ context.Context, r reprise.Rewind) error { fmt.Println(r); return nil }
 
 func ExampleClient_Run() {
-	ctx := context.Background()
 	client, err := reprise.New(reprise.Config{
 		Addresses: []string{"127.0.0.1:9090"},
-		Token:     func(context.Context) (string, error) { return "dev:alice", nil },
+		Token:     func(context.Context) (string, error) { return reprise.DevelopmentToken("alice") },
+		Rooms:     []string{"lobby"}, // to be in
+		History:   20,                // events to begin with
+		OnState:   func(s reprise.State) { fmt.Println("--", s) },
 	})
 	if err != nil {
 		slog.Error("cannot start", "error", err)
 		return
 	}
 	defer client.Close()
-	if _, err := client.Join(ctx, "lobby", 0); err != nil {
-		slog.Error("cannot join", "error", err)
-		return
-	}
-	if err := client.Run(ctx, printer{}); err != nil {
+	if err := client.Run(context.Background(), printer{}); err != nil {
 		slog.Error("ended", "error", err)
 	}
 }

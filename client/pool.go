@@ -69,6 +69,13 @@ func newPool(cfg Config) *pool {
 	return &pool{addresses: cfg.Addresses, options: append(options, cfg.DialOptions...)}
 }
 
+// address returns the one that is tried now.
+func (p *pool) address() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.addresses[p.index]
+}
+
 // get returns a connection to the current address with room for another use.
 // The caller releases it.
 func (p *pool) get() (*conn, error) {

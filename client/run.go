@@ -122,8 +122,9 @@ func (r *run) connect(ctx context.Context) (*attachment, error) {
 		if err := r.pause(ctx); err != nil {
 			return nil, err
 		}
+		address := r.c.pool.address()
 		r.c.state.update(func(s *State) {
-			s.Phase, s.Attempt, s.RetryAt = Connecting, r.attempts+1, time.Time{}
+			s.Phase, s.Attempt, s.RetryAt, s.Address = Connecting, r.attempts+1, time.Time{}, address
 		})
 		a, err := r.attach(ctx, nil)
 		if err == nil {

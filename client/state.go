@@ -86,6 +86,8 @@ type State struct {
 // String describes the state for a status line.
 func (s State) String() string {
 	switch s.Phase {
+	case Connecting:
+		return "connecting to " + s.Address
 	case Replaying:
 		return fmt.Sprintf("replaying %d of %d", s.Replayed, s.ToReplay)
 	case Waiting:
@@ -96,6 +98,21 @@ func (s State) String() string {
 		}
 	}
 	return s.Phase.String()
+}
+
+// same reports whether there is nothing new in s.
+func (s State) same(t State) bool {
+	told := func(err error) string {
+		if err == nil {
+			return ""
+		}
+		return err.Error()
+	}
+	if told(s.Err) != told(t.Err) {
+		return false
+	}
+	s.Err, t.Err = nil, nil // they may be of a kind that does not compare
+	return s == t
 }
 
 func outcomeOf(o reprisev1.Outcome) Outcome {
@@ -167,12 +184,19 @@ func (b *stateBox) notify() (finish func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		var told State
+		tell := func() {
+			if s := b.get(); !s.same(told) {
+				told = s
+				b.observe(s)
+			}
+		}
 		for {
 			select {
 			case <-b.changed:
-				b.observe(b.get())
+				tell()
 			case <-last:
-				b.observe(b.get())
+				tell()
 				return
 			}
 		}
