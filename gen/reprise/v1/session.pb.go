@@ -534,7 +534,8 @@ type Welcome struct {
 	// Number of events that will be replayed.
 	EventsToReplay uint64 `protobuf:"varint,9,opt,name=events_to_replay,json=eventsToReplay,proto3" json:"events_to_replay,omitempty"`
 	// If the stream is lost without a Drain, wait a random time up to this
-	// before the first attempt.
+	// before the first attempt, but no longer than a tenth of how long the stream
+	// lived.
 	ResumeHint *durationpb.Duration `protobuf:"bytes,10,opt,name=resume_hint,json=resumeHint,proto3" json:"resume_hint,omitempty"`
 	// What the server takes, so that a client can refuse at once what could not
 	// be taken. Absent from a server that does not say.

@@ -316,7 +316,8 @@ export type Welcome = Message<"reprise.v1.Welcome"> & {
 
   /**
    * If the stream is lost without a Drain, wait a random time up to this
-   * before the first attempt.
+   * before the first attempt, but no longer than a tenth of how long the stream
+   * lived.
    *
    * @generated from field: google.protobuf.Duration resume_hint = 10;
    */
