@@ -154,7 +154,7 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 // check checks what would be refused at each attempt.
-func (c *Config) check() error {
+func (c Config) check() error {
 	if err := checkNames("rooms", c.Rooms, math.MaxInt); err != nil {
 		return err
 	}

@@ -113,7 +113,8 @@ func ExampleHandlerStore() {
 		Positions: reprise.HandlerStore(a.positions, nil),
 	})
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	defer client.Close()
 	if err := client.Run(context.Background(), a); err != nil {

@@ -37,9 +37,9 @@ func TestRunJoinsItsRooms(t *testing.T) {
 		p := send(t.Context(), c, "hello") // waits for Run to join the room
 		synctest.Wait()
 		r := start(t, c, &recorder{})
-		s := f.welcome(1)
+		f.welcome(1)
 		time.Sleep(time.Second)
-		s = f.welcome(2)
+		s := f.welcome(2)
 		s.send(caughtUp("", "", 0))
 		frame := s.recv()
 		want(t, "joins", strings.Join(joins, " "), "a/1/20 a/1/20 b/1/20 a/2/20 b/2/20")

@@ -164,7 +164,8 @@ func (r *run) failed(err error) {
 	if e := (*Error)(nil); errors.As(err, &e) && e.fromServer() {
 		what = "not attached by"
 	}
-	r.c.cfg.Logger.Warn(fmt.Sprintf("%s %s, retrying in %v", what, r.c.State().Address, round(r.wait)),
+	line := fmt.Sprintf("%s %s, retrying in %v", what, r.c.State().Address, round(r.wait))
+	r.c.cfg.Logger.Warn(line, //nolint:sloglint // a sentence, for the person who sees it on standard error
 		"attempt", r.attempts, "error", err)
 	r.c.state.update(func(s *State) { s.Err = err })
 }

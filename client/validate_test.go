@@ -146,14 +146,14 @@ func TestSendKeepsToTheServersLimits(t *testing.T) {
 		}
 		c := f.client(f.config("one"))
 		start(t, c, &recorder{})
-		s := f.welcome(1) // a server that says nothing of its limits
+		f.welcome(1) // a server that says nothing of its limits
 		p := send(t.Context(), c, strings.Repeat("x", 1<<20))
 		<-p.done
 		if !errors.Is(p.err, ErrTooLarge) || calls != 1 {
 			t.Errorf("%d calls, %v", calls, p.err)
 		}
 		f.cut()
-		s = f.welcome(2, func(w *reprisev1.Welcome) { w.Limits = &reprisev1.Limits{MessageBytes: 10, FrameBytes: 60} })
+		s := f.welcome(2, func(w *reprisev1.Welcome) { w.Limits = &reprisev1.Limits{MessageBytes: 10, FrameBytes: 60} })
 		synctest.Wait()
 		for text, want := range map[string]error{strings.Repeat("x", 11): ErrInvalid, strings.Repeat("x", 10): ErrTooLarge} {
 			p := send(t.Context(), c, text, WithClientID(strings.Repeat("i", 60)))
@@ -185,9 +185,9 @@ func TestSendThatEndsStreamsGoesAlone(t *testing.T) {
 		start(t, c, &recorder{})
 		bad := send(t.Context(), c, "poison")
 		streams := 0
-		for s := (*fakeStream)(nil); ; {
+		for {
 			streams++
-			s = f.welcome(uint64(streams))
+			s := f.welcome(uint64(streams))
 			select {
 			case frame := <-s.in:
 				if frame.GetSendMessage().GetText() == "poison" {

@@ -126,7 +126,7 @@ func newWorld(t *testing.T, keepsSession bool, breakIt ...string) *world {
 	dir := t.TempDir()
 	w := &world{
 		t: t, server: serve(t, filepath.Join(dir, "data")), program: build(t, breakIt...),
-		db: filepath.Join(dir, "archive.db"), random: rand.New(rand.NewPCG(1, 2)), //nolint:gosec // the same each time
+		db: filepath.Join(dir, "archive.db"), random: rand.New(rand.NewPCG(1, 2)),
 	}
 	if keepsSession {
 		w.session = filepath.Join(dir, "session.json")
