@@ -9,10 +9,13 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, afterEach, before } from "node:test";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 
+import { build } from "esbuild";
 import { chromium } from "playwright-core";
+
+import { common } from "../esbuild.mjs";
 
 const run = promisify(execFile);
 const repository = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -245,6 +248,18 @@ export class Tab {
 
   sessionId() {
     return this.page.evaluate(() => JSON.parse(sessionStorage.getItem("reprise/1/session")).id);
+  }
+}
+
+/** The SDK for Node: see client.ts. */
+export async function sdk() {
+  const folder = await mkdtemp(join(tmpdir(), "reprise-e2e-sdk-"));
+  const outfile = join(folder, "client.mjs");
+  try {
+    await build({ ...common, entryPoints: ["e2e/client.ts"], outfile, platform: "node", target: "node20", sourcemap: "inline", write: true });
+    return await import(pathToFileURL(outfile).href);
+  } finally {
+    await rm(folder, { recursive: true });
   }
 }
 

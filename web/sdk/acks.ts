@@ -4,8 +4,8 @@ import type { RoomLog } from "./room-log";
 
 /** Acknowledged at once beyond this many bytes; well below the window. */
 const dueBytes = 16 * 1024;
-/** Positions in one Ack frame. */
-const maxPositions = 1000;
+/** Positions in one Ack frame, if the server does not say. */
+const defaultPositions = 1000;
 
 /** Where rooms are, by name. */
 type Places = ReadonlyMap<string, Place>;
@@ -26,6 +26,7 @@ export class Acks {
   #miscounted = false;
   readonly #stored = new Map<string, Place>();
   #checkpoint = "";
+  #maxPositions = defaultPositions;
 
   /** Whether so much is unacknowledged that it should not wait. */
   get due(): boolean {
@@ -52,7 +53,7 @@ export class Acks {
       if (!place || place.offset === 0n) continue;
       if (places.size === 0) acks.push(places);
       places.set(name, place);
-      if (places.size === maxPositions) places = new Map();
+      if (places.size >= this.#maxPositions) places = new Map();
     }
     this.#moved.clear();
     this.#bytes = 0;
@@ -74,8 +75,12 @@ export class Acks {
     this.#miscounted = true;
   }
 
-  /** A new attachment: what was under way has an unknown outcome. */
-  attached(): void {
+  /**
+   * A new attachment, whose server takes so many positions in an Ack (0: it
+   * does not say): what was under way has an unknown outcome.
+   */
+  attached(maxPositions = 0): void {
+    this.#maxPositions = maxPositions || defaultPositions;
     this.#sent = [];
     this.#counted = 0n;
     this.#miscounted = false;

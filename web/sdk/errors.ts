@@ -60,7 +60,7 @@ export class RepriseError extends Error {
     const from = ConnectError.from(error);
     const { rawMessage, code, cause } = from;
     const reason = reasonOf(from);
-    if (!reason) return new RepriseError(rawMessage, code, { cause });
+    if (!reason) return new RepriseError(rawMessage || `an answer with code ${Code[code]}, without a message`, code, { cause });
     return new RepriseError(rawMessage, code, { reason, retryAfterMs: retryDelayOf(from), fields: violationsOf(from), cause });
   }
 

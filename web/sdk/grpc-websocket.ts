@@ -137,7 +137,9 @@ class Call {
     };
     socket.onmessage = (event: MessageEvent<unknown>) => this.#receive(event.data);
     socket.onclose = (event) => this.#closed(event.code, event.reason);
-    // An error event says nothing; the close event that follows does.
+    // An error says nothing, and the close event that follows does; but for a
+    // handshake that failed, Node 20 sends no such event.
+    socket.onerror = () => this.#opened || this.#closed(1006, "");
     const cancel = () => this.#fail(ConnectError.from(signal.reason, Code.Canceled));
     if (signal.aborted) cancel();
     else signal.addEventListener("abort", cancel, { once: true });

@@ -69,10 +69,13 @@ export class Keeper {
     this.store.dropRoom(room);
   }
 
-  /** The server has welcomed a session; isOther: not the one it was. */
-  welcomed(session: StoredSession, isOther: boolean): void {
+  /**
+   * The server has welcomed a session; isOther: not the one it was;
+   * ackPositions: how many it takes in an Ack.
+   */
+  welcomed(session: StoredSession, isOther: boolean, ackPositions: number): void {
     this.#session = session;
-    this.acks.attached();
+    this.acks.attached(ackPositions);
     if (!isOther) return;
     this.acks.forgetCheckpoint();
     this.#complete = false;

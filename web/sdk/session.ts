@@ -345,12 +345,13 @@ export class Session {
     return { frame: { case: "resume", value }, withCheckpoint: checkpoint !== "" };
   }
 
-  #welcomed({ sessionId: id, resumeKey: key, outcome }: Welcome): void {
+  #welcomed({ sessionId: id, resumeKey: key, outcome, limits }: Welcome): void {
+    this.#textBytes = limits?.messageBytes || defaultTextBytes;
     this.#restoring = outcome !== Outcome.NEW;
     const isOther = id !== this.#session?.id;
     if (isOther) void this.#claim(id);
     this.#session = { id, key, instance: this.#instance };
-    this.#keeper.welcomed(this.#session, isOther);
+    this.#keeper.welcomed(this.#session, isOther, limits?.ackPositions ?? 0);
     this.#sender.attached();
   }
 

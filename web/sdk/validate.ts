@@ -1,7 +1,7 @@
 import { invalid } from "./errors";
 import type { RepriseError } from "./errors";
 
-/** Bytes of a message's text that a server takes if it does not say more. */
+/** Bytes of a message's text that a server takes if it does not say. */
 export const defaultTextBytes = 64 * 1024;
 /** Bytes of a name in UTF-8. */
 const nameBytes = 128;

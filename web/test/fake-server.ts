@@ -80,6 +80,8 @@ export class FakeServer {
   replayLimit = Infinity;
   /** Rooms that a user may be in. */
   maxRooms = Infinity;
+  /** Welcome.limits. */
+  limits: { messageBytes?: number; ackPositions?: number } | undefined;
   heartbeatMs = 20_000;
   resumeHintMs = 0;
   #count = 0;
@@ -311,6 +313,7 @@ export class FakeLink implements Link {
         attach: session.attach,
         outcome,
         heartbeat: { seconds: BigInt(this.server.heartbeatMs / 1000) },
+        ...(this.server.limits && { limits: this.server.limits }),
         resumeHint: { seconds: BigInt(this.server.resumeHintMs / 1000) },
       },
     });

@@ -21,6 +21,7 @@ class FakeWebSocket {
   readonly sent: Uint8Array[] = [];
   onopen = () => {};
   onmessage = (_: { data: unknown }) => {};
+  onerror = () => {};
   onclose = (_: { code: number; reason: string }) => {};
 
   constructor(
@@ -217,13 +218,15 @@ test("every way to close without a status has a code", async () => {
   }
 });
 
-test("a websocket that never opened is told apart", async () => {
-  const { done, error } = connect();
-  await settle();
-  FakeWebSocket.last.onclose({ code: 1006, reason: "" });
-  await done;
-  assert.equal(error()?.code, Code.Unavailable);
-  assert.ok(error()?.cause instanceof WebSocketNotOpened);
+test("a websocket that never opened is told apart, by its close or its error alone", async () => {
+  for (const end of [(s: FakeWebSocket) => s.onclose({ code: 1006, reason: "" }), (s: FakeWebSocket) => s.onerror()]) {
+    const { done, error } = connect();
+    await settle();
+    end(FakeWebSocket.last);
+    await done;
+    assert.equal(error()?.code, Code.Unavailable);
+    assert.ok(error()?.cause instanceof WebSocketNotOpened);
+  }
 });
 
 test("aborting closes the websocket, before and after it is open", async () => {

@@ -1,4 +1,4 @@
-import { Code } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -51,6 +51,33 @@ test("what can never be sent is refused at once, and nothing of it is kept", asy
     assert.equal((await rejection(alice.session.join(room))).reason, "INVALID_FIELD");
     assert.equal((await rejection(alice.session.leave(room))).reason, "INVALID_FIELD");
   }
+});
+
+test("the server's own limits are kept to, those of the next one too", async () => {
+  const { world: w, server, page } = world();
+  server.limits = { messageBytes: 10, ackPositions: 2 };
+  for (const name of ["a", "b", "c"]) {
+    server.room(name).members.add("alice");
+    server.publish(name, "bob", "hello");
+  }
+  const alice = await page().connect();
+  await w.advance(1_000);
+  assert.deepEqual(sent(server.last.got, "ack").map((f) => (f.frame.value as { positions: unknown[] }).positions.length), [2, 1]);
+  alice.session.send("lobby", "0123456789");
+  assert.throws(() => alice.session.send("lobby", "0123456789-"), /at most 10 bytes/);
+  server.limits = { messageBytes: 100_000 };
+  server.crash();
+  await w.advance(5_000);
+  alice.session.send("lobby", "x".repeat(100_000));
+  // Written for a server that took it; the next one does not.
+  server.refuse = () => new ConnectError("down", Code.Unavailable);
+  server.crash();
+  await settle();
+  alice.session.send("lobby", "x".repeat(90_000));
+  server.limits = undefined;
+  server.refuse = undefined;
+  await w.advance(5_000);
+  assert.match(alice.session.pending("lobby")[0]!.failed!, /at most 65536 bytes/);
 });
 
 test("a user's name that is none is refused before anything is sent", () => {
