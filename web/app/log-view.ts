@@ -176,6 +176,8 @@ function noteText(entry: EventEntry): string {
       return `${entry.text} joined`;
     case "left":
       return `${entry.text} left`;
+    case "invited":
+      return `${entry.sender} invited ${entry.text}`;
     case "created":
       return `${entry.sender} created the room`;
     case "custom":

@@ -11,14 +11,14 @@ export type Entry = EventEntry | GapEntry | RewindEntry;
 
 /** An event. */
 export interface EventEntry {
-  readonly kind: "message" | "joined" | "left" | "created" | "custom" | "unknown";
+  readonly kind: "message" | "joined" | "left" | "invited" | "created" | "custom" | "unknown";
   readonly offset: bigint;
   readonly after: bigint;
   /** Milliseconds since 1970. */
   readonly time: number;
   readonly sender: string;
   readonly clientId: string;
-  /** Message text; the user who joined or left; title; type of a custom event. */
+  /** Message text; the user who joined, left or was invited; title; type of a custom event. */
   readonly text: string;
   /** Whether it was missed, and came when the session was resumed. */
   readonly replayed: boolean;
@@ -242,12 +242,18 @@ function entryOf(event: Event, replayed: boolean): EventEntry {
   return { ...bodyOf(event), offset, after, time, sender, clientId, replayed };
 }
 
+const memberKinds: ReadonlyMap<MemberChange_Kind, EventEntry["kind"]> = new Map([
+  [MemberChange_Kind.JOINED, "joined"],
+  [MemberChange_Kind.LEFT, "left"],
+  [MemberChange_Kind.INVITED, "invited"],
+]);
+
 function bodyOf({ body }: Event): Pick<EventEntry, "kind" | "text"> {
   switch (body.case) {
     case "message":
       return { kind: "message", text: body.value.text };
     case "memberChange":
-      return { kind: body.value.kind === MemberChange_Kind.LEFT ? "left" : "joined", text: body.value.user };
+      return { kind: memberKinds.get(body.value.kind) ?? "unknown", text: body.value.user };
     case "roomChange":
       return { kind: "created", text: body.value.title };
     case "custom":

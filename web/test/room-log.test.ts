@@ -167,3 +167,13 @@ test("memory is bounded: the oldest lines go, and can be fetched again", () => {
   assert.ok(log.start > 0n);
   checkContinuous(log);
 });
+
+test("who joined, left, was invited: and what a newer server says of members is not taken for one of these", () => {
+  const log = new RoomLog("lobby");
+  const list = [1, 2, 3, 99].map((kind, i) =>
+    create(EventSchema, { offset: BigInt(i + 1), after: BigInt(i), sender: "bob", body: { case: "memberChange", value: { kind, user: "eve" } } }),
+  );
+  log.accept("i_1", list, false);
+  assert.deepEqual(events(log).map((e) => [e.kind, e.text]), [["joined", "eve"], ["left", "eve"], ["invited", "eve"], ["unknown", "eve"]]);
+  checkContinuous(log);
+});
