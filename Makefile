@@ -21,6 +21,9 @@ SEEDS    ?= 1000
 SEED     ?= 1
 KILLS    ?= 20
 
+# Connect's conformance suite.
+CONFORMANCE := v1.0.7
+
 # What `make bench` runs.
 BENCH ?= quick
 
@@ -45,6 +48,7 @@ test: deps ## THE test command: everything, on a fresh Debian machine with Go, N
 	@$(MAKE) test-controls
 	@$(MAKE) test-faults
 	@$(MAKE) test-transcript
+	@$(MAKE) test-conformance
 	@$(MAKE) test-proxies
 	@$(MAKE) test-web
 	@$(MAKE) test-conversation
@@ -104,6 +108,12 @@ test-faults: ## the real server killed, stopped, unplugged and cut off, under lo
 .PHONY: test-transcript
 test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real server, on a busy machine
 	REPRISE_TRANSCRIPT=1 go test -count=1 -run '^TestP12_READMETranscript$$' ./internal/transcript
+
+.PHONY: test-conformance
+test-conformance: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/connectconformance ## public suites against both edges: Connect's, grpc-go's interop cases, h2spec
+	cd server/internal/conformance && rm -rf gen && go mod download connectrpc.com/conformance@$(CONFORMANCE) && \
+	  buf generate "$$(go list -m -f '{{.Dir}}' connectrpc.com/conformance@$(CONFORMANCE))/proto" && \
+	  go test -count=1 -timeout 10m ./...
 
 .PHONY: test-proxies
 test-proxies: ## nginx and HAProxy with the configurations of docs/proxies.md, in front of a server
@@ -231,4 +241,5 @@ $(eval $(call tool,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,v1
 $(eval $(call tool,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,v1.6.2))
 $(eval $(call tool,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl,v1.9.4))
 $(eval $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,v2.15.0))
+$(eval $(call tool,connectconformance,connectrpc.com/conformance/cmd/connectconformance,$(CONFORMANCE)))
 $(eval $(call tool,govulncheck,golang.org/x/vuln/cmd/govulncheck,v1.9.0))

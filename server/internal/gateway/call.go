@@ -140,11 +140,9 @@ func (c *call) settle(h http.Header) {
 
 // grpcReasons are the reasons of gRPC's own statuses, by code.
 var grpcReasons = map[string]*reason.Reason{
-	"1":  reason.Canceled,
-	"4":  reason.Deadline,
-	"8":  reason.FrameTooLarge, // once decompressed
-	"12": reason.MethodUnknown,
-	"13": reason.Internal,
+	"1": reason.Canceled,
+	"4": reason.Deadline,
+	"8": reason.FrameTooLarge, // once decompressed
 }
 
 // readDeadline bounds reads of a call's connection. Safe for concurrent use.

@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"errors"
+	"io"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,6 +21,9 @@ type conn struct {
 	set     *connSet
 	address string
 	timeout time.Duration
+
+	// linger is how long Close discards what the peer still sends.
+	linger atomic.Int64
 
 	// Of the goroutine that sweeps.
 	acked uint64
@@ -49,7 +54,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(p)
 	if err != nil {
-		c.Close()
+		c.kill()
 	}
 	return n, err
 }
@@ -72,12 +77,23 @@ func (c *conn) sweep(now time.Time) {
 	if now.Sub(c.since) >= c.timeout {
 		// A dead peer's bytes are not worth the kernel's memory.
 		_ = tcp.SetLinger(0)
-		c.Close()
+		c.kill()
 	}
 }
 
-// Close closes the connection; later calls do nothing.
+// Close closes the connection. If its peer is in the middle of a request it is
+// told first that nothing more comes, and what it sends meanwhile is discarded.
+// A second call does not wait.
 func (c *conn) Close() error {
+	if d := time.Duration(c.linger.Swap(0)); d > 0 && c.CloseWrite() == nil {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(d))
+		_, _ = io.Copy(io.Discard, c.Conn)
+	}
+	return c.kill()
+}
+
+// kill closes the connection at once; later calls do nothing.
+func (c *conn) kill() error {
 	c.set.remove(c)
 	return c.Conn.Close()
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -258,4 +259,38 @@ func TestDeadlineOfAHandler(t *testing.T) {
 	}
 	defer p.Close()
 	wantReason(t, "a deadline", p.Recv(&reprisev1.GetRoomResponse{}), reason.Deadline)
+}
+
+// TestAnEndedCallLeavesTheNextAlone: calls that the gateway ends, and calls that
+// it does not, over the same client's connections: those that it does not are
+// carried out. Reads that were aborted late ended the next call on a connection.
+func TestAnEndedCallLeavesTheNextAlone(t *testing.T) {
+	f := start(t, &chat{}, func(o *Options) { o.MaxRecvBytes = 64 << 10 })
+	large := webtest.PrefixedBytes(make([]byte, 80<<10))
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 150 {
+				p, err := webtest.PostBody(ctxOf(t), f.client, f.base, getRoom, webtest.Options{}, bytes.NewReader(large))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				wantReason(t, fmt.Sprint("large call ", i), p.Recv(&reprisev1.GetRoomResponse{}), reason.FrameTooLarge)
+				_, _ = io.Copy(io.Discard, p.Response.Body)
+				p.Close()
+				p, err = webtest.Post(ctxOf(t), f.client, f.base, getRoom, webtest.Options{}, &reprisev1.GetRoomRequest{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := p.Recv(&reprisev1.GetRoomResponse{}); err != nil {
+					t.Errorf("good call %d: %v", i, err)
+				}
+				_, _ = io.Copy(io.Discard, p.Response.Body)
+				p.Close()
+			}
+		})
+	}
+	wg.Wait()
 }

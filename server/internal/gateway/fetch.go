@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"io"
 	"net/http"
 	"time"
 
@@ -13,22 +12,26 @@ func (g *Gateway) serveFetch(w http.ResponseWriter, r *http.Request, why *reason
 	c := newCall(r)
 	defer c.end()
 	defer g.admit(c, why)()
-	ended := false
-	c.hangUp = func(all bool) {
-		if ended = all; !ended { // ServeHTTP waits for the reading goroutine
+	fw := &fetchWriter{ResponseWriter: w, call: c}
+	c.hangUp = func(ended bool) {
+		// A call that was ended has had its connection's reads aborted, perhaps
+		// only in a moment: not even one that is read to its end is used again.
+		if !ended || c.ctx.Err() != nil { // ServeHTTP waits for the reading goroutine
+			fw.cut = true
 			c.reading.abort()
 		}
 	}
 	// Without it the first write of a response waits for the request's end,
 	// which a peer can withhold.
 	_ = http.NewResponseController(w).EnableFullDuplex()
-	body := r.Body
-	g.wrapper.ServeHTTP(&fetchWriter{ResponseWriter: w, call: c}, c.forWrapper(r))
-	if !ended {
-		// The response is out. A connection that is closed while its peer sends
-		// is reset, and the peer may lose the response with it.
+	g.wrapper.ServeHTTP(fw, c.forWrapper(r))
+	if fw.cut {
+		// A connection that is closed while its peer sends is reset, and the
+		// peer may lose the response with it.
 		c.reading.linger(time.Now().Add(g.opts.CloseTimeout))
-		_, _ = io.Copy(io.Discard, body)
+		if nc, ok := c.reading.conn.(*conn); ok {
+			nc.linger.Store(int64(g.opts.CloseTimeout))
+		}
 	}
 }
 
@@ -56,6 +59,7 @@ type fetchWriter struct {
 	http.ResponseWriter
 	call  *call
 	began bool
+	cut   bool // the rest of the request is not read, even if it has come since
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -82,7 +86,7 @@ func (w *fetchWriter) begin() {
 		return
 	}
 	w.began = true
-	if w.call.in == nil || !w.call.in.ended.Load() {
+	if w.call.in == nil || w.cut || !w.call.in.ended.Load() {
 		w.Header().Set("Connection", "close")
 	}
 }
