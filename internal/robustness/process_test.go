@@ -83,6 +83,7 @@ type process struct {
 	dir    string   // of the data
 	grpc   string   // address
 	http   string   // address
+	prefix []string // arguments before those of the command, if binary runs it
 	args   []string // further flags of serve
 
 	cmd    *exec.Cmd
@@ -147,7 +148,7 @@ func (p *process) begin(env ...string) {
 		p.t.Fatal("the server is running")
 	}
 	fmt.Fprintf(p.output, "%s%v\n", lifeMark, env)
-	args := append([]string{"serve", "--addr", p.grpc, "--http", p.http, "--dir", p.dir}, p.args...)
+	args := append(append(append([]string(nil), p.prefix...), "serve", "--addr", p.grpc, "--http", p.http, "--dir", p.dir), p.args...)
 	cmd := exec.Command(p.binary, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = p.output, p.output

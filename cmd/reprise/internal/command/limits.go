@@ -57,6 +57,11 @@ func (f *serveFlags) checkLimits(cmd *cobra.Command) error {
 			return usagef(cmd, "--%s must be more than 0, and is %d", number.flag, number.value)
 		}
 	}
+	for flag, n := range map[string]int{"limit-connections": l.Connections, "limit-web-connections": l.WebConnections} {
+		if n < 0 {
+			return usagef(cmd, "--%s must be more than 0, or 0 for as many as there is room for, and is %d", flag, n)
+		}
+	}
 	if n := l.AddressConnections; n <= 0 && n != -1 {
 		return usagef(cmd, "--limit-address-connections must be more than 0, or -1 for no limit, and is %d", n)
 	}

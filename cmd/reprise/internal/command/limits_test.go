@@ -39,6 +39,7 @@ func TestServeLimitsRefuseNonsense(t *testing.T) {
 		{"--limit-user-rooms", "0"},
 		{"--limit-user-sessions", "-1"},
 		{"--limit-user-tails", "0"},
+		{"--limit-connections", "-1"},
 		{"--limit-address-connections", "0"},
 		{"--limit-connection-streams", "0"},
 	} {

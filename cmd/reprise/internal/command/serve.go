@@ -90,6 +90,7 @@ func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 		return err
 	}
 	server.LimitGRPCLog(log)
+	limitMemory(log)
 	if f.drainTimeout <= 0 {
 		return usagef(cmd, "--drain-timeout must be more than 0, and is %v", f.drainTimeout)
 	}
