@@ -131,6 +131,7 @@ func TestBadInputSameAnswer(t *testing.T) {
 		{"ListEvents", &reprisev1.ListEventsRequest{Room: "theirs"}, &reprisev1.ListEventsRequest{Room: "nowhere"}},
 		{"ListMembers", &reprisev1.ListMembersRequest{Room: "theirs"}, &reprisev1.ListMembersRequest{Room: "nowhere"}},
 		{"LeaveRoom", &reprisev1.LeaveRoomRequest{Room: "theirs"}, &reprisev1.LeaveRoomRequest{Room: "nowhere"}},
+		{"InviteMember", &reprisev1.InviteMemberRequest{Room: "theirs", User: "eve"}, &reprisev1.InviteMemberRequest{Room: "nowhere", User: "eve"}},
 		{"SendMessage", &reprisev1.SendMessageRequest{Room: "theirs", Text: "x", ClientId: "1"}, &reprisev1.SendMessageRequest{Room: "nowhere", Text: "x", ClientId: "1"}},
 		{"EndSession", &reprisev1.EndSessionRequest{SessionId: theirs}, &reprisev1.EndSessionRequest{SessionId: none}},
 		{"Ack", &reprisev1.AckRequest{Via: via(theirs)}, &reprisev1.AckRequest{Via: via(none)}},

@@ -134,7 +134,7 @@ func badInputMemberships() []badInputCase {
 	age := func(d *durationpb.Duration) proto.Message {
 		return create(func(r *reprisev1.CreateRoomRequest) { r.Retention = &reprisev1.Retention{MaxAge: d} })
 	}
-	exists := badInputWant{codes.AlreadyExists, "ROOM_EXISTS", "", "there is a room of that name"}
+	exists := badInputWant{codes.AlreadyExists, "ROOM_EXISTS", "", "that name is taken"}
 	cases := []badInputCase{
 		{"title too long", create(func(r *reprisev1.CreateRoomRequest) { r.Title = strings.Repeat("x", 257) }), badInputField("title", "at most 256 bytes, has 257")},
 		{"title not UTF-8", create(func(r *reprisev1.CreateRoomRequest) { r.Title = badInputNotUTF8 }), badInputField("title", "must be valid UTF-8")},
@@ -145,12 +145,16 @@ func badInputMemberships() []badInputCase {
 		{"age huge", age(&durationpb.Duration{Seconds: math.MaxInt64}), badInputField("retention.max_age", "from 0 to 290 years")},
 		{"age invalid", age(&durationpb.Duration{Seconds: 1, Nanos: -1}), badInputField("retention.max_age", "from 0 to 290 years")},
 		{"exists", create(func(r *reprisev1.CreateRoomRequest) { r.Room = "mine" }), exists},
-		{"private", &reprisev1.JoinRoomRequest{Room: "theirs"}, badInputWant{codes.PermissionDenied, "JOIN_REFUSED", "", "you may not join this room"}},
+		{"private", &reprisev1.JoinRoomRequest{Room: "theirs"}, exists},
+		{"private taken", create(func(r *reprisev1.CreateRoomRequest) { r.Room = "theirs" }), exists},
+		{"guest", &reprisev1.InviteMemberRequest{Room: "mine", User: "not ok"}, badInputField("user", "without spaces")},
+		{"guest empty", &reprisev1.InviteMemberRequest{Room: "mine"}, badInputField("user", "1 to 128 bytes, has 0")},
 		{"history", &reprisev1.JoinRoomRequest{Room: "mine", History: 1001}, badInputField("history", "must be at most 1000, is 1001")},
 		{"history huge", &reprisev1.JoinRoomRequest{Room: "mine", History: math.MaxUint32}, badInputField("history", "must be at most 1000, is 4294967295")},
 	}
 	cases = append(cases, badInputNames("room", func(s string) proto.Message { return &reprisev1.CreateRoomRequest{Room: s} })...)
 	cases = append(cases, badInputNames("room", func(s string) proto.Message { return &reprisev1.JoinRoomRequest{Room: s} })...)
+	cases = append(cases, badInputRooms(func(s string) proto.Message { return &reprisev1.InviteMemberRequest{Room: s, User: "carol"} })...)
 	return append(cases, badInputRooms(func(s string) proto.Message { return &reprisev1.LeaveRoomRequest{Room: s} })...)
 }
 
@@ -169,6 +173,8 @@ func (w *badInputWorld) twins(m proto.Message) (method, prefix string, frame *re
 		method, prefix, frame.Frame = "CreateRoom", "create_room.", &reprisev1.ClientFrame_CreateRoom{CreateRoom: m}
 	case *reprisev1.JoinRoomRequest:
 		method, prefix, frame.Frame = "JoinRoom", "join_room.", &reprisev1.ClientFrame_JoinRoom{JoinRoom: m}
+	case *reprisev1.InviteMemberRequest:
+		method, prefix, frame.Frame = "InviteMember", "invite_member.", &reprisev1.ClientFrame_InviteMember{InviteMember: m}
 	case *reprisev1.LeaveRoomRequest:
 		method, prefix, frame.Frame = "LeaveRoom", "leave_room.", &reprisev1.ClientFrame_LeaveRoom{LeaveRoom: m}
 	}

@@ -79,6 +79,10 @@ type Options struct {
 	// RefuseCreateOnJoin has joining a room that does not exist fail; default:
 	// the first join makes an open room.
 	RefuseCreateOnJoin bool
+	// DirectAdd has the users whom a member invites, and those named when a room
+	// is created, become members at once; default: they are invited, and become
+	// members by joining.
+	DirectAdd bool
 	// DiskReserve is how many bytes of the disk must stay free: below, writes
 	// are refused and reads go on. Default 1 GiB or 5 %, whichever is less;
 	// negative: none.

@@ -130,7 +130,7 @@ func serviceOptions(o Options) rpc.Options {
 	l := o.Limits
 	return rpc.Options{
 		Verifier: o.Verifier, Open: func(service string) bool { return development(o.Verifier) && isReflection(service) },
-		MaxMessage: l.MessageBytes, MaxFrame: l.FrameBytes, MaxRooms: l.RoomsPerUser, MaxTails: l.TailsPerUser,
+		MaxMessage: l.MessageBytes, MaxFrame: l.FrameBytes, MaxRooms: l.RoomsPerUser, DirectAdd: o.DirectAdd, MaxTails: l.TailsPerUser,
 		FirstFrame:    10 * time.Second,
 		PublishByUser: limit.NewByKey("events from you", max(0, l.UserPublishes), int(2*max(1, l.UserPublishes))),
 		MakeByUser:    limit.NewByKey("rooms made by you", max(0, l.UserCreates), int(10*max(1, l.UserCreates))),

@@ -48,7 +48,7 @@ var (
 var (
 	RoomNotFound   = final("ROOM_NOT_FOUND", codes.NotFound)
 	RoomExists     = final("ROOM_EXISTS", codes.AlreadyExists)
-	JoinRefused    = final("JOIN_REFUSED", codes.PermissionDenied)
+	InviteRefused  = final("INVITE_REFUSED", codes.PermissionDenied)
 	ClientIDReused = final("CLIENT_ID_REUSED", codes.AlreadyExists)
 	// RoomUnavailable: something of the room could not be read or written just
 	// now. StoreUnavailable: something else.
@@ -70,15 +70,16 @@ var (
 // Limits. What a client has too much of is final until it has less; what comes
 // too fast passes.
 var (
-	FrameTooLarge   = final("FRAME_TOO_LARGE", codes.ResourceExhausted)
-	TooManyRooms    = final("TOO_MANY_ROOMS", codes.ResourceExhausted)
-	TooManySessions = final("TOO_MANY_SESSIONS", codes.ResourceExhausted)
-	TooManyTails    = final("TOO_MANY_TAILS", codes.ResourceExhausted)
-	RateLimited     = passing("RATE_LIMITED", codes.ResourceExhausted, time.Second)
-	TooManyInFlight = passing("TOO_MANY_IN_FLIGHT", codes.ResourceExhausted, time.Second)
-	TooManyCalls    = passing("TOO_MANY_CALLS", codes.ResourceExhausted, 2*time.Second)
-	TooManyStreams  = passing("TOO_MANY_STREAMS", codes.ResourceExhausted, 2*time.Second)
-	DiskReserve     = passing("DISK_RESERVE", codes.ResourceExhausted, time.Second)
+	FrameTooLarge      = final("FRAME_TOO_LARGE", codes.ResourceExhausted)
+	TooManyRooms       = final("TOO_MANY_ROOMS", codes.ResourceExhausted)
+	TooManySessions    = final("TOO_MANY_SESSIONS", codes.ResourceExhausted)
+	TooManyInvitations = final("TOO_MANY_INVITATIONS", codes.ResourceExhausted)
+	TooManyTails       = final("TOO_MANY_TAILS", codes.ResourceExhausted)
+	RateLimited        = passing("RATE_LIMITED", codes.ResourceExhausted, time.Second)
+	TooManyInFlight    = passing("TOO_MANY_IN_FLIGHT", codes.ResourceExhausted, time.Second)
+	TooManyCalls       = passing("TOO_MANY_CALLS", codes.ResourceExhausted, 2*time.Second)
+	TooManyStreams     = passing("TOO_MANY_STREAMS", codes.ResourceExhausted, 2*time.Second)
+	DiskReserve        = passing("DISK_RESERVE", codes.ResourceExhausted, time.Second)
 )
 
 // Who asks, and from where.

@@ -18,11 +18,14 @@ var (
 	// ErrNotFound: the room does not exist, or the user is not a member of it.
 	// A stranger cannot tell one from the other.
 	ErrNotFound = errors.New("room: not found")
-	// ErrExists: a room of that name exists.
+	// ErrExists: the name is taken, and the user may not join: of what kind the
+	// room is, a stranger is not told.
 	ErrExists = errors.New("room: exists")
-	// ErrJoinRefused: the room is not open to the user, or may not be created
-	// by joining it.
-	ErrJoinRefused = errors.New("room: join refused")
+	// ErrInviteRefused: the user is a member, and may not invite.
+	ErrInviteRefused = errors.New("room: invitation refused")
+	// ErrTooManyInvitations: too many invitations to the room are open, or of
+	// one user by another.
+	ErrTooManyInvitations = errors.New("room: too many invitations are open")
 	// ErrClientIDReused: the sender used the client id for another event.
 	ErrClientIDReused = errors.New("room: client id was used for another event")
 	// ErrBusy: too many events wait to be committed.

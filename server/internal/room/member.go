@@ -37,6 +37,15 @@ func (r *Room) learn(ctx context.Context, user string) error {
 	}
 }
 
+// learnInvited is learn, and reports whether one who is no member is invited.
+func (r *Room) learnInvited(ctx context.Context, user string) (bool, error) {
+	if err := r.learn(ctx, user); err != nil || r.isMember(user) {
+		return false, err
+	}
+	_, invited, err := r.engine().Invitation(ctx, user)
+	return invited, r.unavailable(err)
+}
+
 // learned notes that the store has user as a member, unless some membership
 // has ended since it was asked: it may be this one.
 func (r *Room) learned(user string, unlearned uint64) bool {
@@ -142,22 +151,27 @@ func (r *Room) passLocked(c Checks, joins, makes bool, events int) error {
 	return nil
 }
 
-// Create makes the room with meta.Creator and the further members in it. It
+// Create makes the room with meta.Creator in it and the guests invited. It
 // returns ErrExists if there is one of that name. It waits until the room is
 // durable, or for ctx; then it may still come to be.
-func (r *Room) Create(ctx context.Context, meta store.Meta, further []string, checks Checks) (Change, error) {
-	return r.change(ctx, meta.Creator, func(done func(error)) (Change, error) {
+func (r *Room) Create(ctx context.Context, meta store.Meta, guests []Guest, checks Checks) (Change, error) {
+	return r.change(ctx, meta.Creator, func(_ bool, done func(error)) (Change, error) {
 		if r.meta != nil || r.creating != nil {
 			return Change{}, ErrExists
 		}
-		if err := r.passLocked(checks, true, true, 2+len(further)); err != nil {
+		for _, g := range guests {
+			if g.overrun() {
+				return Change{}, ErrTooManyInvitations
+			}
+		}
+		if err := r.passLocked(checks, true, true, 2+len(guests)); err != nil {
 			return Change{}, err
 		}
-		return r.createLocked(meta, further, done)
+		return r.createLocked(meta, guests, done)
 	})
 }
 
-func (r *Room) createLocked(meta store.Meta, further []string, done func(error)) (Change, error) {
+func (r *Room) createLocked(meta store.Meta, guests []Guest, done func(error)) (Change, error) {
 	access := reprisev1.RoomAccess_ROOM_ACCESS_OPEN
 	if meta.Private {
 		access = reprisev1.RoomAccess_ROOM_ACCESS_PRIVATE
@@ -171,26 +185,27 @@ func (r *Room) createLocked(meta store.Meta, further []string, done func(error))
 	}
 	entries := []entry{{element: created, sender: meta.Creator}}
 	var members []store.MemberChange
-	named := make(map[string]bool)
-	for _, user := range append([]string{meta.Creator}, further...) {
-		if named[user] {
+	named, joined := make(map[string]bool), make(map[string]bool)
+	for _, g := range append([]Guest{{User: meta.Creator, Direct: true}}, guests...) {
+		if named[g.User] {
 			continue // twice
 		}
-		e, err := memberEntry(meta.Creator, user, reprisev1.MemberChange_KIND_JOINED, meta.Created)
+		e, m, err := g.entry(meta.Creator, meta.Created)
 		if err != nil {
 			return Change{}, err
 		}
-		named[user] = true
 		entries = append(entries, e)
-		members = append(members, store.MemberChange{
-			User: user, Joined: true, Offset: r.head + uint64(len(entries)), By: meta.Creator,
-		})
+		m.Offset = r.head + uint64(len(entries))
+		members = append(members, m)
+		if named[g.User] = true; g.Direct {
+			joined[g.User] = true
+		}
 	}
 	if err := r.appendLocked(entries, members, &meta, done); err != nil {
 		return Change{}, err
 	}
 	r.creating = &meta
-	maps.Copy(r.members, named)
+	maps.Copy(r.members, joined)
 	if !meta.Retention.IsZero() {
 		r.hub.retains.Store(true)
 	}
@@ -198,27 +213,31 @@ func (r *Room) createLocked(meta store.Meta, further []string, done func(error))
 }
 
 // Join makes user a member; see Options.CreateOnJoin for a room that does not
-// exist. It waits until the membership is durable, or for ctx; then it may
-// still come to be.
+// exist. A private room takes its creator and who is invited; to others it is a
+// name that is taken, or, where joining makes no rooms, nothing. It waits until
+// the membership is durable, or for ctx; then it may still come to be.
 func (r *Room) Join(ctx context.Context, user string, checks Checks) (Change, error) {
 	now := r.hub.Now()
 	var known, failures uint64
-	c, err := r.change(ctx, user, func(done func(error)) (Change, error) {
+	c, err := r.change(ctx, user, func(invited bool, done func(error)) (Change, error) {
 		if r.members[user] {
 			known, failures = r.head, r.failures
 			return Change{}, errAlready
 		}
 		if r.meta == nil && r.creating == nil {
 			if !r.hub.opts.CreateOnJoin {
-				return Change{}, ErrJoinRefused
+				return Change{}, ErrNotFound
 			}
 			if err := r.passLocked(checks, true, true, 2); err != nil {
 				return Change{}, err
 			}
 			return r.createLocked(store.Meta{Name: r.name, Creator: user, Created: now}, nil, done)
 		}
-		if meta := cmp.Or(r.meta, r.creating); meta.Private {
-			return Change{}, ErrJoinRefused
+		if meta := cmp.Or(r.meta, r.creating); meta.Private && user != meta.Creator && !invited {
+			if r.hub.opts.CreateOnJoin {
+				return Change{}, ErrExists
+			}
+			return Change{}, ErrNotFound
 		}
 		if err := r.passLocked(checks, true, false, 1); err != nil {
 			return Change{}, err
@@ -245,7 +264,7 @@ var errAlready = errors.New("room: already a member")
 // Leave ends a membership, or returns ErrNotFound if there is none.
 func (r *Room) Leave(ctx context.Context, user string, checks Checks) (Change, error) {
 	now := r.hub.Now()
-	return r.change(ctx, user, func(done func(error)) (Change, error) {
+	return r.change(ctx, user, func(_ bool, done func(error)) (Change, error) {
 		if r.meta == nil || !r.members[user] {
 			return Change{}, ErrNotFound
 		}
@@ -287,14 +306,16 @@ func memberEntry(by, user string, kind reprisev1.MemberChange_Kind, now time.Tim
 const memberClaim = "\x00member"
 
 // change calls do under the room's lock and, if it appended, waits until that
-// is durable. Of two changes by one user the second sees the first's outcome.
-func (r *Room) change(ctx context.Context, user string, do func(done func(error)) (Change, error)) (Change, error) {
+// is durable. Of two changes of one user's membership the second sees the
+// first's outcome. invited: the user is no member, and has an open invitation.
+func (r *Room) change(ctx context.Context, user string, do func(invited bool, done func(error)) (Change, error)) (Change, error) {
 	release, err := r.claim(ctx, claim{user, memberClaim})
 	if err != nil {
 		return Change{}, err
 	}
 	failures := r.failuresNow()
-	if err := r.learn(ctx, user); err != nil {
+	invited, err := r.learnInvited(ctx, user)
+	if err != nil {
 		release()
 		return Change{}, err
 	}
@@ -302,7 +323,7 @@ func (r *Room) change(ctx context.Context, user string, do func(done func(error)
 	var c Change
 	r.mu.Lock()
 	if err = r.sinceLocked(failures); err == nil {
-		c, err = do(func(err error) {
+		c, err = do(invited, func(err error) {
 			release()
 			durable <- err
 		})

@@ -107,7 +107,7 @@ func (r *Room) mend(ctx context.Context) error {
 	r.log = log
 	r.meta = s.Meta
 	r.head, r.durable, r.oldest = s.Head, s.Head, max(r.oldest, s.Oldest)
-	r.count, r.stretches = s.Members, s.Stretches
+	r.count, r.invited, r.stretches = s.Members, s.Invited, s.Stretches
 	r.failed = nil
 	return nil
 }

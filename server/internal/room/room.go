@@ -42,6 +42,8 @@ type Room struct {
 	durable   uint64      // newest offset that readers may reach
 	oldest    uint64
 	count     uint32 // members
+	invited   uint32 // open invitations
+	inviting  int    // those that are not durable yet
 	stretches []store.Stretch
 	members   map[string]bool         // members that were asked for, and changes that are not durable yet; see learn
 	unlearned uint64                  // raised when an end of a membership is forgotten
@@ -72,7 +74,7 @@ func (r *Room) open(log store.Log) {
 	r.log = log
 	r.meta = s.Meta
 	r.head, r.durable, r.oldest = s.Head, s.Head, s.Oldest
-	r.count = s.Members
+	r.count, r.invited = s.Members, s.Invited
 	r.stretches = s.Stretches
 	r.members = make(map[string]bool)
 	r.claims = make(map[claim]chan struct{})
@@ -160,6 +162,7 @@ func (r *Room) appendLocked(entries []entry, members []store.MemberChange, creat
 	r.used.Store(true)
 	r.head += uint64(len(entries))
 	r.pending += len(entries)
+	r.inviting += countInvited(members)
 	return nil
 }
 
@@ -175,6 +178,7 @@ func (r *Room) engine() store.Log {
 func (r *Room) committed(a *store.Append, err error) {
 	r.mu.Lock()
 	r.pending -= len(a.Events)
+	r.inviting -= countInvited(a.Members)
 	if err != nil {
 		r.failLocked(err)
 		r.mu.Unlock()
@@ -193,13 +197,16 @@ func (r *Room) committed(a *store.Append, err error) {
 		r.tail.append(a.Expect+1+uint64(i), e.Encoded)
 	}
 	for _, c := range a.Members {
-		if c.Joined {
+		switch {
+		case c.Invited:
+		case c.Joined:
 			r.count++
-		} else {
+		default:
 			r.count--
 			r.unlearnLocked(c.User)
 		}
 	}
+	r.invited = r.log.State().Invited
 	r.durable = a.Expect + uint64(len(a.Events))
 	r.last = time.Now()
 	r.stirLocked()
@@ -212,7 +219,9 @@ func (r *Room) committed(a *store.Append, err error) {
 	}
 	if f := r.hub.opts.OnMember; f != nil {
 		for _, c := range a.Members {
-			f(r.name, c)
+			if !c.Invited { // which costs nobody but the room anything
+				f(r.name, c)
+			}
 		}
 	}
 }

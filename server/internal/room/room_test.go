@@ -212,7 +212,7 @@ func TestP7_JoinDuringCreation(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			meta := store.Meta{Name: r.Name(), Creator: "alice", Created: time.Now(), Private: true}
-			if _, err := r.Create(t.Context(), meta, []string{"bob"}, room.Checks{Fence: func() error { close(begun); return nil }}); err != nil {
+			if _, err := r.Create(t.Context(), meta, []room.Guest{{User: "bob", Direct: true}}, room.Checks{Fence: func() error { close(begun); return nil }}); err != nil {
 				t.Error(err)
 			}
 		})

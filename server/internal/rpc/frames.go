@@ -50,6 +50,9 @@ func (s *Service) carryOut(ctx context.Context, c caller, f *reprisev1.ClientFra
 	case *reprisev1.ClientFrame_JoinRoom:
 		m, err := s.joinRoom(ctx, c, w.JoinRoom, "join_room.")
 		finish(&reprisev1.Receipt{Result: &reprisev1.Receipt_JoinRoom{JoinRoom: m}}, err)
+	case *reprisev1.ClientFrame_InviteMember:
+		m, err := s.inviteMember(ctx, c, w.InviteMember, "invite_member.")
+		finish(&reprisev1.Receipt{Result: &reprisev1.Receipt_InviteMember{InviteMember: m}}, err)
 	case *reprisev1.ClientFrame_LeaveRoom:
 		m, err := s.leaveRoom(ctx, c, w.LeaveRoom, "leave_room.")
 		finish(&reprisev1.Receipt{Result: &reprisev1.Receipt_LeaveRoom{LeaveRoom: m}}, err)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/attach"
 	"github.com/reprise-chat/reprise/server/internal/event"
@@ -89,6 +91,30 @@ func (s *Service) ListMembers(ctx context.Context, r *reprisev1.ListMembersReque
 			}
 			return err
 		})
+		return out, err
+	})
+}
+
+// ListInvitations implements ChatService.
+func (s *Service) ListInvitations(ctx context.Context, r *reprisev1.ListInvitationsRequest) (*reprisev1.ListInvitationsResponse, error) {
+	return unary(ctx, s, nil, func(c caller) (*reprisev1.ListInvitationsResponse, error) {
+		var v violations
+		size := v.page("page_size", r.GetPageSize())
+		from := v.token(r.GetPageToken())
+		if err := v.err(); err != nil {
+			return nil, err
+		}
+		invitations, err := s.store.Invitations(ctx, c.user, from, size+1)
+		out := new(reprisev1.ListInvitationsResponse)
+		for i, in := range invitations {
+			if i == size {
+				out.NextPageToken = pageToken(invitations[size-1].Room)
+				break
+			}
+			out.Invitations = append(out.Invitations, &reprisev1.Invitation{
+				Room: in.Room, By: strings.ToValidUTF8(in.By, "\ufffd"), InviteTime: timestamppb.New(in.Time),
+			})
+		}
 		return out, err
 	})
 }

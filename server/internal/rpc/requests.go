@@ -99,9 +99,15 @@ func (s *Service) createRoom(ctx context.Context, c caller, r *reprisev1.CreateR
 			MaxAge: keep.GetMaxAge().AsDuration(), MaxEvents: keep.GetMaxEvents(), MaxBytes: keep.GetMaxBytes(),
 		},
 	}
+	guests := make([]room.Guest, len(r.GetMembers()))
+	for i, user := range r.GetMembers() {
+		if guests[i], err = s.guest(ctx, c.user, user); err != nil {
+			return nil, err
+		}
+	}
 	var out *reprisev1.CreateRoomResponse
 	err = s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
-		if _, err := rm.Create(ctx, meta, r.GetMembers(), checks); err != nil {
+		if _, err := rm.Create(ctx, meta, guests, checks); err != nil {
 			return err
 		}
 		info, err := rm.Info()
@@ -140,6 +146,43 @@ func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomR
 		forget() // no join event will come to take it
 	}
 	return out, err
+}
+
+func (s *Service) inviteMember(ctx context.Context, c caller, r *reprisev1.InviteMemberRequest, prefix string) (*reprisev1.InviteMemberResponse, error) {
+	if err := checkInvite(r, prefix); err != nil {
+		return nil, err
+	}
+	checks, err := s.checks(ctx, c, r.GetRoom())
+	if err != nil {
+		return nil, err
+	}
+	g, err := s.guest(ctx, c.user, r.GetUser())
+	if err != nil {
+		return nil, err
+	}
+	var out *reprisev1.InviteMemberResponse
+	err = s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
+		i, err := rm.Invite(ctx, c.user, g, checks)
+		out = &reprisev1.InviteMemberResponse{Offset: i.Offset, Incarnation: i.Incarnation, Already: i.Already, Joined: i.Joined}
+		return err
+	})
+	return out, err
+}
+
+// guest returns a user whom another one invites. Where members are added
+// directly, one who has as many rooms as one may have is invited still: another
+// user's doing must not shut anybody out.
+func (s *Service) guest(ctx context.Context, by, user string) (room.Guest, error) {
+	g := room.Guest{User: user}
+	if s.opts.DirectAdd {
+		rooms, err := s.store.CountRooms(ctx, user)
+		if g.Direct = rooms < s.opts.MaxRooms; err != nil || g.Direct {
+			return g, err
+		}
+	}
+	var err error
+	g.Given, err = s.store.CountInvitations(ctx, user, by)
+	return g, err
 }
 
 func (s *Service) leaveRoom(ctx context.Context, c caller, r *reprisev1.LeaveRoomRequest, prefix string) (*reprisev1.LeaveRoomResponse, error) {

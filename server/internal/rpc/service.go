@@ -36,6 +36,8 @@ type Options struct {
 	MaxRooms int
 	// MaxTails bounds the Tails that a user has open.
 	MaxTails int
+	// DirectAdd has whom a member invites become a member at once.
+	DirectAdd bool
 	// FirstFrame is how long a Connect stream may take to send its first frame.
 	FirstFrame time.Duration
 	// Publishes and changes of memberships by user and by room, and attaches of the node.

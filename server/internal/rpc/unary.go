@@ -107,6 +107,11 @@ func (s *Service) JoinRoom(ctx context.Context, r *reprisev1.JoinRoomRequest) (*
 	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.JoinRoomResponse, error) { return s.joinRoom(ctx, c, r, "") })
 }
 
+// InviteMember implements ChatService.
+func (s *Service) InviteMember(ctx context.Context, r *reprisev1.InviteMemberRequest) (*reprisev1.InviteMemberResponse, error) {
+	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.InviteMemberResponse, error) { return s.inviteMember(ctx, c, r, "") })
+}
+
 // LeaveRoom implements ChatService.
 func (s *Service) LeaveRoom(ctx context.Context, r *reprisev1.LeaveRoomRequest) (*reprisev1.LeaveRoomResponse, error) {
 	return unary(ctx, s, r.GetVia(), func(c caller) (*reprisev1.LeaveRoomResponse, error) { return s.leaveRoom(ctx, c, r, "") })

@@ -170,6 +170,13 @@ func checkJoin(r *reprisev1.JoinRoomRequest, prefix string, attached bool) error
 	return v.err()
 }
 
+func checkInvite(r *reprisev1.InviteMemberRequest, prefix string) error {
+	v := violations{prefix: prefix}
+	v.room("room", r.GetRoom())
+	v.check("user", name.CheckUser(r.GetUser()))
+	return v.err()
+}
+
 func checkLeave(r *reprisev1.LeaveRoomRequest, prefix string) error {
 	v := violations{prefix: prefix}
 	v.room("room", r.GetRoom())

@@ -32,6 +32,8 @@ func validate(s *Service, f *reprisev1.ClientFrame) error {
 		return errors.Join(checkFrame(f), checkCreate(w.CreateRoom, "create_room."))
 	case *reprisev1.ClientFrame_JoinRoom:
 		return errors.Join(checkFrame(f), checkJoin(w.JoinRoom, "join_room.", true))
+	case *reprisev1.ClientFrame_InviteMember:
+		return errors.Join(checkFrame(f), checkInvite(w.InviteMember, "invite_member."))
 	case *reprisev1.ClientFrame_LeaveRoom:
 		return errors.Join(checkFrame(f), checkLeave(w.LeaveRoom, "leave_room."))
 	default:
@@ -54,6 +56,7 @@ func FuzzClientFrame(f *testing.F) {
 		{RequestId: "4", Frame: &reprisev1.ClientFrame_Ack{Ack: &reprisev1.AckRequest{Positions: []*reprisev1.Position{{Room: "lobby", Offset: 1}}}}},
 		{RequestId: "5", Frame: &reprisev1.ClientFrame_CreateRoom{CreateRoom: &reprisev1.CreateRoomRequest{Room: "lobby", Title: "Lobby", Members: []string{"bob"}, Retention: &reprisev1.Retention{MaxEvents: 1}}}},
 		{RequestId: "6", Frame: &reprisev1.ClientFrame_JoinRoom{JoinRoom: &reprisev1.JoinRoomRequest{Room: "lobby", History: 10}}},
+		{RequestId: "8", Frame: &reprisev1.ClientFrame_InviteMember{InviteMember: &reprisev1.InviteMemberRequest{Room: "lobby", User: "bob"}}},
 		{RequestId: "7", Frame: &reprisev1.ClientFrame_LeaveRoom{LeaveRoom: &reprisev1.LeaveRoomRequest{Room: "lobby"}}},
 		{Frame: &reprisev1.ClientFrame_Bye{Bye: &reprisev1.Bye{EndSession: true}}},
 	} {

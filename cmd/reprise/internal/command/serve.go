@@ -32,6 +32,7 @@ type serveFlags struct {
 	keepBytes    uint64
 	trimEvery    time.Duration
 	emptyRooms   time.Duration
+	directAdd    bool
 	drainTimeout time.Duration
 	logLevel     slog.Level
 	logFormat    string
@@ -71,13 +72,14 @@ serve goes on when the terminal is closed.`,
 	flags.Uint64Var(&f.keepEvents, "keep-events", 0, "keep this `number` of events of a room; 0 for all")
 	flags.Uint64Var(&f.keepBytes, "keep-bytes", 0, "keep this many `bytes` of events of a room; 0 for all")
 	flags.DurationVar(&f.trimEvery, "trim-every", time.Minute, "apply these limits, and those that rooms have of their own, once in this `duration`")
+	flags.BoolVar(&f.directAdd, "direct-add", false, "make users members at once whom a member invites, instead of inviting them")
 	flags.DurationVar(&f.emptyRooms, "keep-empty-rooms", time.Hour, "keep a room without members for this `duration`, then remove it with its log; -1s for ever")
 	flags.DurationVar(&f.drainTimeout, "drain-timeout", 10*time.Second, "exit within this `duration` of the first signal, whatever clients do")
 	flags.TextVar(&f.logLevel, "log-level", slog.LevelInfo, "log from this `level` up: debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "auto", "`format`: text, json, or auto: text on a terminal")
 	flags.BoolVar(&f.asJSON, "json", false, "say where it listens as one line of JSON")
 	f.limitFlags(flags)
-	bindEnvironment(cmd, std.Getenv, "addr", "http", "pprof", "dir", "host", "origin", "trusted-proxy", "keep-age", "keep-events", "keep-bytes", "trim-every", "keep-empty-rooms",
+	bindEnvironment(cmd, std.Getenv, "addr", "http", "pprof", "dir", "host", "origin", "trusted-proxy", "keep-age", "keep-events", "keep-bytes", "trim-every", "keep-empty-rooms", "direct-add",
 		"drain-timeout", "log-level", "log-format",
 		"limit-address-web-calls", "limit-address-web-connections", "limit-attaches", "limit-room-publishes", "limit-user-creates", "limit-user-publishes", "limit-user-rooms", "limit-user-sessions", "limit-web-calls", "limit-web-connections",
 		"limit-address-connections", "limit-connection-streams", "limit-connections", "limit-user-tails")
@@ -148,6 +150,7 @@ func (f *serveFlags) options(log *slog.Logger) server.Options {
 		Limits:     f.limits,
 		TrimEvery:  f.trimEvery,
 		EmptyRooms: f.emptyRooms,
+		DirectAdd:  f.directAdd,
 	}
 }
 

@@ -1,0 +1,107 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/store"
+)
+
+// Bounds of open invitations. What one user does must not fill what another
+// has: each invitation is the giver's event and counts against the giver.
+const (
+	// MaxInvited bounds those to one room.
+	MaxInvited = 1000
+	// MaxGiven bounds those of one user by another.
+	MaxGiven = 100
+)
+
+// Guest is somebody to be invited.
+type Guest struct {
+	User string
+	// Direct: the server's policy is to add members directly, and this one has
+	// not as many rooms as one may have.
+	Direct bool
+	// Given is how many invitations of this user by the same giver are open.
+	Given int
+}
+
+// overrun reports whether the giver has invited this user too often.
+func (g Guest) overrun() bool { return !g.Direct && g.Given >= MaxGiven }
+
+// entry returns the event that invites or adds g, and the change that it makes.
+func (g Guest) entry(by string, now time.Time) (entry, store.MemberChange, error) {
+	kind := reprisev1.MemberChange_KIND_INVITED
+	if g.Direct {
+		kind = reprisev1.MemberChange_KIND_JOINED
+	}
+	e, err := memberEntry(by, g.User, kind, now)
+	return e, store.MemberChange{User: g.User, Joined: g.Direct, Invited: !g.Direct, By: by, Time: now}, err
+}
+
+// Invitation is the outcome of Invite.
+type Invitation struct {
+	Change
+	// Joined: the user is a member.
+	Joined bool
+}
+
+// Invite invites g in the name of by: a member of an open room, or the creator
+// of a private one who is a member. Errors: ErrNotFound, ErrInviteRefused,
+// ErrTooManyInvitations. It waits until the invitation is durable, or for ctx;
+// then it may still come to be.
+func (r *Room) Invite(ctx context.Context, by string, g Guest, checks Checks) (Invitation, error) {
+	failures := r.failuresNow()
+	if err := r.Entitled(ctx, by); err != nil {
+		return Invitation{}, err
+	}
+	out := Invitation{Joined: g.Direct}
+	var err error
+	out.Change, err = r.change(ctx, g.User, func(invited bool, done func(error)) (Change, error) {
+		if err := r.sinceLocked(failures); err != nil { // by may be unknown again
+			return Change{}, err
+		}
+		switch {
+		case r.meta == nil || !r.members[by]:
+			return Change{}, ErrNotFound
+		case r.meta.Private && by != r.meta.Creator:
+			return Change{}, ErrInviteRefused
+		case r.members[g.User] || invited && !g.Direct:
+			out.Joined = r.members[g.User]
+			return Change{}, errAlready
+		case g.overrun() || !g.Direct && int(r.invited)+r.inviting >= MaxInvited:
+			return Change{}, ErrTooManyInvitations
+		}
+		if err := r.passLocked(checks, false, false, 1); err != nil {
+			return Change{}, err
+		}
+		e, m, err := g.entry(by, r.hub.Now())
+		if err != nil {
+			return Change{}, err
+		}
+		m.Offset = r.head + 1
+		if err := r.appendLocked([]entry{e}, []store.MemberChange{m}, nil, done); err != nil {
+			return Change{}, err
+		}
+		if g.Direct {
+			r.members[g.User] = true
+		}
+		return Change{Offset: m.Offset}, nil
+	})
+	if errors.Is(err, errAlready) {
+		return Invitation{Change: Change{Already: true}, Joined: out.Joined}, nil
+	}
+	return out, err
+}
+
+// countInvited counts the invitations among changes.
+func countInvited(changes []store.MemberChange) (n int) {
+	for _, c := range changes {
+		if c.Invited {
+			n++
+		}
+	}
+	return n
+}
