@@ -2,10 +2,12 @@ package lean
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"golang.org/x/net/http2/hpack"
 )
@@ -52,7 +54,8 @@ type Handler interface {
 	// error ends the connection with it.
 	Message(b []byte) error
 	// End is called last, with the gRPC status.
-	End(code int, message string)
+	// details is the encoded google.rpc.Status, or nil.
+	End(code int, message string, details []byte)
 }
 
 // H2 is gRPC's wire. Fill in the exported fields and give it to Loop.Dial.
@@ -101,7 +104,7 @@ func (h *H2) Connected(c *Conn) {
 // Lost implements Wire.
 func (h *H2) Lost(err error) {
 	for _, s := range h.streams {
-		s.on.End(codeUnavailable, err.Error())
+		s.on.End(codeUnavailable, err.Error(), nil)
 	}
 	h.streams = nil
 	if h.Gone != nil {
@@ -139,7 +142,7 @@ func (h *H2) frame(kind, flags byte, id uint32, p []byte) error {
 	case frameHeaders:
 		return h.headers(flags, id, p)
 	case frameRSTStream:
-		h.end(id, codeUnavailable, "stream was reset")
+		h.end(id, codeUnavailable, "stream was reset", nil)
 	case frameSettings:
 		return h.settings(flags, p)
 	case framePing:
@@ -173,7 +176,7 @@ func (h *H2) data(flags byte, id uint32, p []byte) error {
 		return err
 	}
 	if flags&flagEndStream != 0 {
-		h.end(id, codeUnavailable, "stream ended without a status")
+		h.end(id, codeUnavailable, "stream ended without a status", nil)
 	}
 	return nil
 }
@@ -190,6 +193,7 @@ func (h *H2) headers(flags byte, id uint32, p []byte) error {
 		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	code, message := 2, "no grpc-status"
+	var details []byte
 	for _, f := range fields {
 		switch f.Name {
 		case "grpc-status":
@@ -201,9 +205,13 @@ func (h *H2) headers(flags byte, id uint32, p []byte) error {
 			}
 		case "grpc-message":
 			message = f.Value
+		case "grpc-status-details-bin":
+			if details, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(f.Value, "=")); err != nil {
+				return fmt.Errorf("%w: grpc-status-details-bin: %w", ErrProtocol, err)
+			}
 		}
 	}
-	h.end(id, code, message)
+	h.end(id, code, message, details)
 	return nil
 }
 
@@ -244,11 +252,11 @@ func (h *H2) granted(id uint32, n int) {
 	}
 }
 
-func (h *H2) end(id uint32, code int, message string) {
+func (h *H2) end(id uint32, code int, message string, details []byte) {
 	if s := h.streams[id]; s != nil {
 		delete(h.streams, id)
 		s.ended = true
-		s.on.End(code, message)
+		s.on.End(code, message, details)
 	}
 }
 

@@ -69,7 +69,9 @@ func (l *listener) Message(b []byte) error {
 	return l.err
 }
 
-func (l *listener) End(code int, message string) { l.end <- fmt.Errorf("%d %s", code, message) }
+func (l *listener) End(code int, message string, _ []byte) {
+	l.end <- fmt.Errorf("%d %s", code, message)
+}
 
 func receive[T any](t *testing.T, c <-chan T) T {
 	t.Helper()

@@ -23,6 +23,8 @@ type Reprise struct {
 	// Limited keeps the limits that protect a server. Otherwise those that a
 	// benchmark is meant to reach are lifted.
 	Limited bool
+	// Attaches, unless 0, is how many clients it admits a second.
+	Attaches int
 	// Profiled has it serve its profiles.
 	Profiled bool
 }
@@ -31,7 +33,6 @@ type Reprise struct {
 // goes beyond, and of what one user may have.
 var unlimited = []string{
 	"--limit-user-publishes", "-1", "--limit-room-publishes", "-1", "--limit-attaches", "-1", "--limit-user-creates", "-1",
-	"--limit-address-connections", "-1",
 	"--limit-user-rooms", "10000", "--limit-user-sessions", "10000",
 }
 
@@ -43,9 +44,13 @@ func (r Reprise) Start(dir string, port uint16) (*proc.Server, error) {
 	args := []string{
 		"serve", "--json", "--log-level", "error", "--dir", dir,
 		"--addr", loopback(port), "--http", loopback(0),
+		"--limit-address-connections", "-1", // all clients are one address
 	}
 	if !r.Limited {
 		args = append(args, unlimited...)
+	}
+	if r.Attaches > 0 {
+		args = append(args, "--limit-attaches", strconv.Itoa(r.Attaches))
 	}
 	if r.Profiled {
 		args = append(args, "--pprof", loopback(0))

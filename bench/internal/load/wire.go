@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -200,6 +204,8 @@ func (c *client) gone(err error) {
 type EndError struct {
 	Code    int // a canonical gRPC code
 	Message string
+	// Slot is when to come again, from RetryInfo; 0 if there is none.
+	Slot time.Duration
 }
 
 func (e *EndError) Error() string {
@@ -207,11 +213,25 @@ func (e *EndError) Error() string {
 }
 
 // End implements lean.Handler.
-func (c *client) End(code int, message string) {
-	c.gone(&EndError{code, message})
+func (c *client) End(code int, message string, details []byte) {
+	c.gone(&EndError{code, message, slotIn(details)})
 	if conn := c.h2.Conn(); conn != nil {
 		conn.Close()
 	}
+}
+
+// slotIn returns the delay that an encoded google.rpc.Status tells.
+func slotIn(details []byte) time.Duration {
+	p := new(spb.Status)
+	if len(details) == 0 || proto.Unmarshal(details, p) != nil {
+		return 0
+	}
+	for _, d := range status.FromProto(p).Details() {
+		if r, ok := d.(*errdetails.RetryInfo); ok {
+			return r.GetRetryDelay().AsDuration()
+		}
+	}
+	return 0
 }
 
 // Message implements lean.Handler.

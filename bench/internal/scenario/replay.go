@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -198,7 +199,7 @@ func (g *group) lost(i int, err error) {
 	}
 	wait := 20 * time.Millisecond
 	if end := (*load.EndError)(nil); errors.As(err, &end) && end.Code == codeResourceExhausted {
-		wait = time.Second
+		wait = cmp.Or(end.Slot, time.Second)
 	}
 	g.loop.After(time.Now().Add(wait), func() { g.dial(i, nil) })
 }

@@ -23,7 +23,7 @@ func (b *Bench) Storm(ctx context.Context, extra ...load.Target) error {
 		if _, bare := r.target.(load.Bare); bare {
 			return r.dialAll(clients)
 		}
-		return r.storm(clients)
+		return r.storm(clients, r.target)
 	})
 	if err != nil {
 		return err
@@ -31,10 +31,28 @@ func (b *Bench) Storm(ctx context.Context, extra ...load.Target) error {
 	us := Key("storm", name, "reprise")
 	b.Report.Ratio("storm, "+name+": time until all have caught up, of bare dialling", report.Seconds, us, Key("storm", name, load.Bare{}.Name()), 1.5, false)
 	b.Report.Value("storm, "+name+": attempts a client", report.Attempts, us, 0, 2, "")
+	return b.narrow(ctx, clients)
+}
+
+// narrow is a storm at a server that admits a hundred clients a second: most are
+// sent away with a slot, and come in it.
+func (b *Bench) narrow(ctx context.Context, clients int) error {
+	const rate = 100
+	again := load.Reprise{Path: b.Reprise, Limited: true, Attaches: rate, Profiled: b.Profile != ""}
+	name := fmt.Sprintf("%d clients, %d attaches a second", clients, rate)
+	first := again
+	first.Attaches = 0
+	err := b.each(ctx, "storm", name, []load.Target{first}, func(r *round) (report.Sample, error) { return r.storm(clients, again) })
+	if err != nil {
+		return err
+	}
+	us := Key("storm", name, "reprise")
+	b.Report.Value("storm, "+name+": attempts a client", report.Attempts, us, 0, 2, "")
 	return nil
 }
 
-func (r *round) storm(clients int) (report.Sample, error) {
+// storm kills the server and starts it again as another target.
+func (r *round) storm(clients int, again load.Target) (report.Sample, error) {
 	m, places, err := r.absent(clients, 1)
 	if err != nil {
 		return nil, err
@@ -57,6 +75,7 @@ func (r *round) storm(clients int) (report.Sample, error) {
 	if err := r.wait("clients to notice", lost); err != nil {
 		return nil, err
 	}
+	r.target = again
 	if err := r.start(port); err != nil {
 		return nil, err
 	}
