@@ -12,34 +12,36 @@ import (
 	"github.com/reprise-chat/reprise/server"
 )
 
-// A server takes 100 streams on a connection. A program that wants more gets
-// them, and does not wait without a word.
+// A server takes 100 streams on a connection. A program that wants more, here
+// as many Tails as a user may have beside Run, gets them, and does not wait
+// without a word.
 func TestManyStreamsOfOneClient(t *testing.T) {
+	const tails = 100
 	n := serve(t)
 	c := newTalker(t, n, "lobby")
 	ctx := withPatience(t)
 	if _, err := c.Send(ctx, "lobby", "first"); err != nil {
 		t.Fatal(err)
 	}
-	tails, cancel := context.WithCancel(ctx)
+	tailed, cancel := context.WithCancel(ctx)
 	var tailing sync.WaitGroup
 	defer tailing.Wait()
 	defer cancel()
 	l := newListener()
-	for range 250 {
+	for range tails {
 		tailing.Go(func() {
-			if err := c.Tail(tails, "lobby", reprise.TailOptions{Last: 1, Follow: true}, l); err != nil {
+			if err := c.Tail(tailed, "lobby", reprise.TailOptions{Last: 1, Follow: true}, l); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	for range 250 {
+	for range tails {
 		l.expect(t, "first")
 	}
 	if _, err := c.Send(ctx, "lobby", "second"); err != nil {
 		t.Fatal(err)
 	}
-	for range 250 {
+	for range tails {
 		l.expect(t, "second")
 	}
 	if _, err := c.GetRoom(ctx, "lobby"); err != nil {
