@@ -18,6 +18,7 @@ type place struct {
 	last        uint64 // newest offset held
 	incarnation string
 	open        bool // RoomState came, or the client brought its position
+	unavailable bool // RoomUnavailable came, and no RoomState since
 	moved       bool // named since the Welcome by a Rewind, Gap or Events
 	caughtUp    bool
 	events      map[uint64][]byte // by offset, as they came
@@ -277,6 +278,8 @@ func (s *stream) account(f *frame) error {
 			s.rooms[w.RoomClosed.GetRoom()] = p
 		}
 		p.open, p.closed = false, w.RoomClosed
+	case *reprisev1.ServerFrame_RoomUnavailable:
+		return s.unavailable(w.RoomUnavailable)
 	case *reprisev1.ServerFrame_Rewind:
 		return s.rewind(w.Rewind)
 	case *reprisev1.ServerFrame_Gap:
@@ -286,6 +289,22 @@ func (s *stream) account(f *frame) error {
 	case *reprisev1.ServerFrame_CaughtUp:
 		return s.caught(w.CaughtUp)
 	}
+	return nil
+}
+
+// unavailable notes that nothing of a room comes before its next RoomState.
+func (s *stream) unavailable(r *reprisev1.RoomUnavailable) error {
+	p := s.rooms[r.GetRoom()]
+	switch {
+	case r.GetReason() != "ROOM_UNAVAILABLE":
+		return fmt.Errorf("%s: unavailable because of %q", r.GetRoom(), r.GetReason())
+	case p == nil:
+		p = &place{}
+		s.rooms[r.GetRoom()] = p
+	case p.unavailable:
+		return fmt.Errorf("%s: unavailable twice", r.GetRoom())
+	}
+	p.unavailable, p.state, p.caughtUp = true, nil, false
 	return nil
 }
 
@@ -301,13 +320,13 @@ func (s *stream) state(r *reprisev1.RoomState) error {
 	case p.last != at.GetOffset():
 		return fmt.Errorf("%s: RoomState starts at %d, the client at %d", name, at.GetOffset(), p.last)
 	}
-	p.open, p.state = true, r
+	p.open, p.state, p.unavailable = true, r, false
 	return nil
 }
 
 func (s *stream) opened(room string) (*place, error) {
 	p := s.rooms[room]
-	if p == nil || !p.open {
+	if p == nil || !p.open || p.unavailable {
 		return nil, fmt.Errorf("%s: it has not been opened", room)
 	}
 	if s.done && !p.moved && p.state == nil {
@@ -370,14 +389,14 @@ func (s *stream) caught(c *reprisev1.CaughtUp) error {
 		}
 		s.done = true
 		for name, p := range s.rooms {
-			if p.open && p.moved && !p.caughtUp && (s.tail || p.state != nil && !p.state.GetGained()) {
+			if p.open && p.moved && !p.caughtUp && !p.unavailable && (s.tail || p.state != nil && !p.state.GetGained()) {
 				return fmt.Errorf("CaughtUp for all rooms, but %s has not", name)
 			}
 		}
 		return nil
 	}
 	p := s.rooms[c.GetRoom()]
-	if p == nil || !p.open || p.caughtUp {
+	if p == nil || !p.open || p.caughtUp || p.unavailable {
 		return fmt.Errorf("%s: CaughtUp of a room that is not behind", c.GetRoom())
 	}
 	p.caughtUp = true

@@ -19,12 +19,13 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 
-	attaches  *prometheus.CounterVec
-	bytes     prometheus.Counter
-	gaps      *prometheus.CounterVec
-	gapEvents *prometheus.CounterVec
-	rewinds   prometheus.Counter
-	publishes *prometheus.CounterVec
+	attaches    *prometheus.CounterVec
+	bytes       prometheus.Counter
+	gaps        *prometheus.CounterVec
+	gapEvents   *prometheus.CounterVec
+	rewinds     prometheus.Counter
+	unavailable prometheus.Counter
+	publishes   *prometheus.CounterVec
 
 	// Looked up once: they are counted for each frame and each publish.
 	live, replayed, published prometheus.Counter
@@ -63,16 +64,17 @@ func newMetrics() *metrics {
 		publishOK, publishDuplicate, publishFenced, publishNotFound, publishRefused)
 	reasons := valuesOf(reprisev1.GapReason_name)
 	return &metrics{
-		registry:  r,
-		live:      events.WithLabelValues("live"),
-		replayed:  events.WithLabelValues("replay"),
-		published: publishes.WithLabelValues(publishOK),
-		publishes: publishes,
-		attaches:  vec("reprise_attaches_total", "Sessions attached, by outcome.", "outcome", valuesOf(reprisev1.Outcome_name)...),
-		bytes:     one("reprise_delivered_bytes_total", "Encoded bytes of the events handed to streams."),
-		gaps:      vec("reprise_gaps_total", "Gaps sent, by reason.", "reason", reasons...),
-		gapEvents: vec("reprise_gap_offsets_total", "Offsets named by gaps, by reason.", "reason", reasons...),
-		rewinds:   one("reprise_rewinds_total", "Clients told that the log is not the one they knew."),
+		registry:    r,
+		live:        events.WithLabelValues("live"),
+		replayed:    events.WithLabelValues("replay"),
+		published:   publishes.WithLabelValues(publishOK),
+		publishes:   publishes,
+		attaches:    vec("reprise_attaches_total", "Sessions attached, by outcome.", "outcome", valuesOf(reprisev1.Outcome_name)...),
+		bytes:       one("reprise_delivered_bytes_total", "Encoded bytes of the events handed to streams."),
+		gaps:        vec("reprise_gaps_total", "Gaps sent, by reason.", "reason", reasons...),
+		gapEvents:   vec("reprise_gap_offsets_total", "Offsets named by gaps, by reason.", "reason", reasons...),
+		unavailable: one("reprise_rooms_unavailable_total", "Times that a client was told that a room cannot be read just now."),
+		rewinds:     one("reprise_rewinds_total", "Clients told that the log is not the one they knew."),
 	}
 }
 
@@ -123,6 +125,9 @@ func (m *metrics) Gap(reason reprisev1.GapReason, offsets uint64) {
 	m.gaps.WithLabelValues(reason.String()).Inc()
 	m.gapEvents.WithLabelValues(reason.String()).Add(float64(offsets))
 }
+
+// Unavailable implements attach.Observer.
+func (m *metrics) Unavailable() { m.unavailable.Inc() }
 
 // Rewind implements attach.Observer.
 func (m *metrics) Rewind() { m.rewinds.Inc() }

@@ -86,6 +86,7 @@ func TestMetricsFromTheStart(t *testing.T) {
 		`reprise_publishes_total{result="ok"}`,
 		`reprise_publishes_total{result="refused"}`,
 		`reprise_rewinds_total`,
+		`reprise_rooms_unavailable_total`,
 		`reprise_streams`,
 		`reprise_writes_refused`,
 	}

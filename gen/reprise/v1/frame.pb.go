@@ -325,6 +325,7 @@ type ServerFrame struct {
 	//	*ServerFrame_Drain
 	//	*ServerFrame_Moved
 	//	*ServerFrame_Fenced
+	//	*ServerFrame_RoomUnavailable
 	Frame         isServerFrame_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -493,6 +494,15 @@ func (x *ServerFrame) GetFenced() *Fenced {
 	return nil
 }
 
+func (x *ServerFrame) GetRoomUnavailable() *RoomUnavailable {
+	if x != nil {
+		if x, ok := x.Frame.(*ServerFrame_RoomUnavailable); ok {
+			return x.RoomUnavailable
+		}
+	}
+	return nil
+}
+
 type isServerFrame_Frame interface {
 	isServerFrame_Frame()
 }
@@ -567,6 +577,11 @@ type ServerFrame_Fenced struct {
 	Fenced *Fenced `protobuf:"bytes,14,opt,name=fenced,proto3,oneof"`
 }
 
+type ServerFrame_RoomUnavailable struct {
+	// A room cannot be read just now; the others go on.
+	RoomUnavailable *RoomUnavailable `protobuf:"bytes,15,opt,name=room_unavailable,json=roomUnavailable,proto3,oneof"`
+}
+
 func (*ServerFrame_Welcome) isServerFrame_Frame() {}
 
 func (*ServerFrame_RoomState) isServerFrame_Frame() {}
@@ -595,8 +610,11 @@ func (*ServerFrame_Moved) isServerFrame_Frame() {}
 
 func (*ServerFrame_Fenced) isServerFrame_Frame() {}
 
+func (*ServerFrame_RoomUnavailable) isServerFrame_Frame() {}
+
 // CaughtUp ends a room's replay, or, without a room, the whole replay: every
-// room that was not named since the Welcome is verified unchanged.
+// room that was not named since the Welcome is verified unchanged. It says
+// nothing of a room that RoomUnavailable has named and RoomState not since.
 type CaughtUp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Room name; empty for all rooms.
@@ -1263,7 +1281,7 @@ const file_reprise_v1_frame_proto_rawDesc = "" +
 	"\x05frame\"&\n" +
 	"\x03Bye\x12\x1f\n" +
 	"\vend_session\x18\x01 \x01(\bR\n" +
-	"endSession\"\xc1\x05\n" +
+	"endSession\"\x8b\x06\n" +
 	"\vServerFrame\x12/\n" +
 	"\awelcome\x18\x01 \x01(\v2\x13.reprise.v1.WelcomeH\x00R\awelcome\x126\n" +
 	"\n" +
@@ -1283,7 +1301,8 @@ const file_reprise_v1_frame_proto_rawDesc = "" +
 	"\theartbeat\x18\v \x01(\v2\x15.reprise.v1.HeartbeatH\x00R\theartbeat\x12)\n" +
 	"\x05drain\x18\f \x01(\v2\x11.reprise.v1.DrainH\x00R\x05drain\x12)\n" +
 	"\x05moved\x18\r \x01(\v2\x11.reprise.v1.MovedH\x00R\x05moved\x12,\n" +
-	"\x06fenced\x18\x0e \x01(\v2\x12.reprise.v1.FencedH\x00R\x06fencedB\a\n" +
+	"\x06fenced\x18\x0e \x01(\v2\x12.reprise.v1.FencedH\x00R\x06fenced\x12H\n" +
+	"\x10room_unavailable\x18\x0f \x01(\v2\x1b.reprise.v1.RoomUnavailableH\x00R\x0froomUnavailableB\a\n" +
 	"\x05frame\"X\n" +
 	"\bCaughtUp\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
@@ -1370,14 +1389,15 @@ var file_reprise_v1_frame_proto_goTypes = []any{
 	(*Rewind)(nil),               // 24: reprise.v1.Rewind
 	(*Gap)(nil),                  // 25: reprise.v1.Gap
 	(*Events)(nil),               // 26: reprise.v1.Events
-	(*SendMessageResponse)(nil),  // 27: reprise.v1.SendMessageResponse
-	(*SendCustomResponse)(nil),   // 28: reprise.v1.SendCustomResponse
-	(*AckResponse)(nil),          // 29: reprise.v1.AckResponse
-	(*CreateRoomResponse)(nil),   // 30: reprise.v1.CreateRoomResponse
-	(*JoinRoomResponse)(nil),     // 31: reprise.v1.JoinRoomResponse
-	(*LeaveRoomResponse)(nil),    // 32: reprise.v1.LeaveRoomResponse
-	(*InviteMemberResponse)(nil), // 33: reprise.v1.InviteMemberResponse
-	(*durationpb.Duration)(nil),  // 34: google.protobuf.Duration
+	(*RoomUnavailable)(nil),      // 27: reprise.v1.RoomUnavailable
+	(*SendMessageResponse)(nil),  // 28: reprise.v1.SendMessageResponse
+	(*SendCustomResponse)(nil),   // 29: reprise.v1.SendCustomResponse
+	(*AckResponse)(nil),          // 30: reprise.v1.AckResponse
+	(*CreateRoomResponse)(nil),   // 31: reprise.v1.CreateRoomResponse
+	(*JoinRoomResponse)(nil),     // 32: reprise.v1.JoinRoomResponse
+	(*LeaveRoomResponse)(nil),    // 33: reprise.v1.LeaveRoomResponse
+	(*InviteMemberResponse)(nil), // 34: reprise.v1.InviteMemberResponse
+	(*durationpb.Duration)(nil),  // 35: google.protobuf.Duration
 }
 var file_reprise_v1_frame_proto_depIdxs = []int32{
 	12, // 0: reprise.v1.ClientFrame.open:type_name -> reprise.v1.OpenRequest
@@ -1404,22 +1424,23 @@ var file_reprise_v1_frame_proto_depIdxs = []int32{
 	9,  // 21: reprise.v1.ServerFrame.drain:type_name -> reprise.v1.Drain
 	10, // 22: reprise.v1.ServerFrame.moved:type_name -> reprise.v1.Moved
 	11, // 23: reprise.v1.ServerFrame.fenced:type_name -> reprise.v1.Fenced
-	27, // 24: reprise.v1.Receipt.send_message:type_name -> reprise.v1.SendMessageResponse
-	28, // 25: reprise.v1.Receipt.send_custom:type_name -> reprise.v1.SendCustomResponse
-	29, // 26: reprise.v1.Receipt.ack:type_name -> reprise.v1.AckResponse
-	30, // 27: reprise.v1.Receipt.create_room:type_name -> reprise.v1.CreateRoomResponse
-	31, // 28: reprise.v1.Receipt.join_room:type_name -> reprise.v1.JoinRoomResponse
-	32, // 29: reprise.v1.Receipt.leave_room:type_name -> reprise.v1.LeaveRoomResponse
-	33, // 30: reprise.v1.Receipt.invite_member:type_name -> reprise.v1.InviteMemberResponse
-	6,  // 31: reprise.v1.Fault.fields:type_name -> reprise.v1.FieldViolation
-	34, // 32: reprise.v1.Fault.retry_after:type_name -> google.protobuf.Duration
-	34, // 33: reprise.v1.Drain.move_after:type_name -> google.protobuf.Duration
-	34, // 34: reprise.v1.Drain.closes_in:type_name -> google.protobuf.Duration
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	27, // 24: reprise.v1.ServerFrame.room_unavailable:type_name -> reprise.v1.RoomUnavailable
+	28, // 25: reprise.v1.Receipt.send_message:type_name -> reprise.v1.SendMessageResponse
+	29, // 26: reprise.v1.Receipt.send_custom:type_name -> reprise.v1.SendCustomResponse
+	30, // 27: reprise.v1.Receipt.ack:type_name -> reprise.v1.AckResponse
+	31, // 28: reprise.v1.Receipt.create_room:type_name -> reprise.v1.CreateRoomResponse
+	32, // 29: reprise.v1.Receipt.join_room:type_name -> reprise.v1.JoinRoomResponse
+	33, // 30: reprise.v1.Receipt.leave_room:type_name -> reprise.v1.LeaveRoomResponse
+	34, // 31: reprise.v1.Receipt.invite_member:type_name -> reprise.v1.InviteMemberResponse
+	6,  // 32: reprise.v1.Fault.fields:type_name -> reprise.v1.FieldViolation
+	35, // 33: reprise.v1.Fault.retry_after:type_name -> google.protobuf.Duration
+	35, // 34: reprise.v1.Drain.move_after:type_name -> google.protobuf.Duration
+	35, // 35: reprise.v1.Drain.closes_in:type_name -> google.protobuf.Duration
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_reprise_v1_frame_proto_init() }
@@ -1459,6 +1480,7 @@ func file_reprise_v1_frame_proto_init() {
 		(*ServerFrame_Drain)(nil),
 		(*ServerFrame_Moved)(nil),
 		(*ServerFrame_Fenced)(nil),
+		(*ServerFrame_RoomUnavailable)(nil),
 	}
 	file_reprise_v1_frame_proto_msgTypes[4].OneofWrappers = []any{
 		(*Receipt_SendMessage)(nil),

@@ -69,7 +69,7 @@ func (x RoomClosed_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RoomClosed_Reason.Descriptor instead.
 func (RoomClosed_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{4, 0}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{5, 0}
 }
 
 // Room is a named, durable, ordered log of events with members.
@@ -322,7 +322,8 @@ func (x *Member) GetJoined() uint64 {
 }
 
 // RoomState describes a room to a session: at attach for each room that is
-// new to it or has moved, later when the user joins a room.
+// new to it or has moved, later when the user joins a room, or when one that
+// was unavailable can be read again.
 type RoomState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The room as it is now.
@@ -389,6 +390,66 @@ func (x *RoomState) GetGained() bool {
 	return false
 }
 
+// RoomUnavailable says that the server cannot read a room just now, at the
+// attach or later. Nothing of the room follows until the server, which tries
+// again by itself, can: then a RoomState with the position that the room has
+// come to, what has been published since, and a CaughtUp of the room. Nothing is
+// left out, so a client need not do anything; what it publishes to the room may
+// be refused with the same reason meanwhile.
+type RoomUnavailable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Room name.
+	Room string `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// Why, as a reason of the errors: ROOM_UNAVAILABLE.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomUnavailable) Reset() {
+	*x = RoomUnavailable{}
+	mi := &file_reprise_v1_room_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomUnavailable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomUnavailable) ProtoMessage() {}
+
+func (x *RoomUnavailable) ProtoReflect() protoreflect.Message {
+	mi := &file_reprise_v1_room_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomUnavailable.ProtoReflect.Descriptor instead.
+func (*RoomUnavailable) Descriptor() ([]byte, []int) {
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RoomUnavailable) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *RoomUnavailable) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // RoomClosed says that the user is not a member of a room any more. Nothing
 // of that room follows on this stream, until a RoomState reopens it.
 type RoomClosed struct {
@@ -407,7 +468,7 @@ type RoomClosed struct {
 
 func (x *RoomClosed) Reset() {
 	*x = RoomClosed{}
-	mi := &file_reprise_v1_room_proto_msgTypes[4]
+	mi := &file_reprise_v1_room_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +480,7 @@ func (x *RoomClosed) String() string {
 func (*RoomClosed) ProtoMessage() {}
 
 func (x *RoomClosed) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[4]
+	mi := &file_reprise_v1_room_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +493,7 @@ func (x *RoomClosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomClosed.ProtoReflect.Descriptor instead.
 func (*RoomClosed) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{4}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RoomClosed) GetRoom() string {
@@ -485,7 +546,7 @@ type CreateRoomRequest struct {
 
 func (x *CreateRoomRequest) Reset() {
 	*x = CreateRoomRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[5]
+	mi := &file_reprise_v1_room_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +558,7 @@ func (x *CreateRoomRequest) String() string {
 func (*CreateRoomRequest) ProtoMessage() {}
 
 func (x *CreateRoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[5]
+	mi := &file_reprise_v1_room_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +571,7 @@ func (x *CreateRoomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRoomRequest.ProtoReflect.Descriptor instead.
 func (*CreateRoomRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{5}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateRoomRequest) GetVia() *Via {
@@ -566,7 +627,7 @@ type CreateRoomResponse struct {
 
 func (x *CreateRoomResponse) Reset() {
 	*x = CreateRoomResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[6]
+	mi := &file_reprise_v1_room_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +639,7 @@ func (x *CreateRoomResponse) String() string {
 func (*CreateRoomResponse) ProtoMessage() {}
 
 func (x *CreateRoomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[6]
+	mi := &file_reprise_v1_room_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +652,7 @@ func (x *CreateRoomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRoomResponse.ProtoReflect.Descriptor instead.
 func (*CreateRoomResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{6}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateRoomResponse) GetRoom() *Room {
@@ -621,7 +682,7 @@ type JoinRoomRequest struct {
 
 func (x *JoinRoomRequest) Reset() {
 	*x = JoinRoomRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[7]
+	mi := &file_reprise_v1_room_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +694,7 @@ func (x *JoinRoomRequest) String() string {
 func (*JoinRoomRequest) ProtoMessage() {}
 
 func (x *JoinRoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[7]
+	mi := &file_reprise_v1_room_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +707,7 @@ func (x *JoinRoomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRoomRequest.ProtoReflect.Descriptor instead.
 func (*JoinRoomRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{7}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JoinRoomRequest) GetVia() *Via {
@@ -685,7 +746,7 @@ type JoinRoomResponse struct {
 
 func (x *JoinRoomResponse) Reset() {
 	*x = JoinRoomResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[8]
+	mi := &file_reprise_v1_room_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +758,7 @@ func (x *JoinRoomResponse) String() string {
 func (*JoinRoomResponse) ProtoMessage() {}
 
 func (x *JoinRoomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[8]
+	mi := &file_reprise_v1_room_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +771,7 @@ func (x *JoinRoomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRoomResponse.ProtoReflect.Descriptor instead.
 func (*JoinRoomResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{8}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *JoinRoomResponse) GetRoom() *Room {
@@ -747,7 +808,7 @@ type LeaveRoomRequest struct {
 
 func (x *LeaveRoomRequest) Reset() {
 	*x = LeaveRoomRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[9]
+	mi := &file_reprise_v1_room_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +820,7 @@ func (x *LeaveRoomRequest) String() string {
 func (*LeaveRoomRequest) ProtoMessage() {}
 
 func (x *LeaveRoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[9]
+	mi := &file_reprise_v1_room_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +833,7 @@ func (x *LeaveRoomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRoomRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRoomRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{9}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LeaveRoomRequest) GetVia() *Via {
@@ -802,7 +863,7 @@ type LeaveRoomResponse struct {
 
 func (x *LeaveRoomResponse) Reset() {
 	*x = LeaveRoomResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[10]
+	mi := &file_reprise_v1_room_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +875,7 @@ func (x *LeaveRoomResponse) String() string {
 func (*LeaveRoomResponse) ProtoMessage() {}
 
 func (x *LeaveRoomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[10]
+	mi := &file_reprise_v1_room_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +888,7 @@ func (x *LeaveRoomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRoomResponse.ProtoReflect.Descriptor instead.
 func (*LeaveRoomResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{10}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LeaveRoomResponse) GetOffset() uint64 {
@@ -860,7 +921,7 @@ type InviteMemberRequest struct {
 
 func (x *InviteMemberRequest) Reset() {
 	*x = InviteMemberRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[11]
+	mi := &file_reprise_v1_room_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +933,7 @@ func (x *InviteMemberRequest) String() string {
 func (*InviteMemberRequest) ProtoMessage() {}
 
 func (x *InviteMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[11]
+	mi := &file_reprise_v1_room_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +946,7 @@ func (x *InviteMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteMemberRequest.ProtoReflect.Descriptor instead.
 func (*InviteMemberRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{11}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *InviteMemberRequest) GetVia() *Via {
@@ -927,7 +988,7 @@ type InviteMemberResponse struct {
 
 func (x *InviteMemberResponse) Reset() {
 	*x = InviteMemberResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[12]
+	mi := &file_reprise_v1_room_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1000,7 @@ func (x *InviteMemberResponse) String() string {
 func (*InviteMemberResponse) ProtoMessage() {}
 
 func (x *InviteMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[12]
+	mi := &file_reprise_v1_room_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1013,7 @@ func (x *InviteMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteMemberResponse.ProtoReflect.Descriptor instead.
 func (*InviteMemberResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{12}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *InviteMemberResponse) GetOffset() uint64 {
@@ -999,7 +1060,7 @@ type Invitation struct {
 
 func (x *Invitation) Reset() {
 	*x = Invitation{}
-	mi := &file_reprise_v1_room_proto_msgTypes[13]
+	mi := &file_reprise_v1_room_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1072,7 @@ func (x *Invitation) String() string {
 func (*Invitation) ProtoMessage() {}
 
 func (x *Invitation) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[13]
+	mi := &file_reprise_v1_room_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1085,7 @@ func (x *Invitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
 func (*Invitation) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{13}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Invitation) GetRoom() string {
@@ -1062,7 +1123,7 @@ type ListInvitationsRequest struct {
 
 func (x *ListInvitationsRequest) Reset() {
 	*x = ListInvitationsRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[14]
+	mi := &file_reprise_v1_room_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1135,7 @@ func (x *ListInvitationsRequest) String() string {
 func (*ListInvitationsRequest) ProtoMessage() {}
 
 func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[14]
+	mi := &file_reprise_v1_room_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1148,7 @@ func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitationsRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{14}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListInvitationsRequest) GetPageSize() int32 {
@@ -1117,7 +1178,7 @@ type ListInvitationsResponse struct {
 
 func (x *ListInvitationsResponse) Reset() {
 	*x = ListInvitationsResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[15]
+	mi := &file_reprise_v1_room_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1190,7 @@ func (x *ListInvitationsResponse) String() string {
 func (*ListInvitationsResponse) ProtoMessage() {}
 
 func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[15]
+	mi := &file_reprise_v1_room_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1203,7 @@ func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitationsResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{15}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListInvitationsResponse) GetInvitations() []*Invitation {
@@ -1170,7 +1231,7 @@ type GetRoomRequest struct {
 
 func (x *GetRoomRequest) Reset() {
 	*x = GetRoomRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[16]
+	mi := &file_reprise_v1_room_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1243,7 @@ func (x *GetRoomRequest) String() string {
 func (*GetRoomRequest) ProtoMessage() {}
 
 func (x *GetRoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[16]
+	mi := &file_reprise_v1_room_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1256,7 @@ func (x *GetRoomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRoomRequest.ProtoReflect.Descriptor instead.
 func (*GetRoomRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{16}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetRoomRequest) GetRoom() string {
@@ -1216,7 +1277,7 @@ type GetRoomResponse struct {
 
 func (x *GetRoomResponse) Reset() {
 	*x = GetRoomResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[17]
+	mi := &file_reprise_v1_room_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1289,7 @@ func (x *GetRoomResponse) String() string {
 func (*GetRoomResponse) ProtoMessage() {}
 
 func (x *GetRoomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[17]
+	mi := &file_reprise_v1_room_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1302,7 @@ func (x *GetRoomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRoomResponse.ProtoReflect.Descriptor instead.
 func (*GetRoomResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{17}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetRoomResponse) GetRoom() *Room {
@@ -1265,7 +1326,7 @@ type ListRoomsRequest struct {
 
 func (x *ListRoomsRequest) Reset() {
 	*x = ListRoomsRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[18]
+	mi := &file_reprise_v1_room_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1338,7 @@ func (x *ListRoomsRequest) String() string {
 func (*ListRoomsRequest) ProtoMessage() {}
 
 func (x *ListRoomsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[18]
+	mi := &file_reprise_v1_room_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1351,7 @@ func (x *ListRoomsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoomsRequest.ProtoReflect.Descriptor instead.
 func (*ListRoomsRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{18}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRoomsRequest) GetPageSize() int32 {
@@ -1320,7 +1381,7 @@ type ListRoomsResponse struct {
 
 func (x *ListRoomsResponse) Reset() {
 	*x = ListRoomsResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[19]
+	mi := &file_reprise_v1_room_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1393,7 @@ func (x *ListRoomsResponse) String() string {
 func (*ListRoomsResponse) ProtoMessage() {}
 
 func (x *ListRoomsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[19]
+	mi := &file_reprise_v1_room_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1406,7 @@ func (x *ListRoomsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoomsResponse.ProtoReflect.Descriptor instead.
 func (*ListRoomsResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{19}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListRoomsResponse) GetRooms() []*Room {
@@ -1378,7 +1439,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[20]
+	mi := &file_reprise_v1_room_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1451,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[20]
+	mi := &file_reprise_v1_room_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1464,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{20}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListMembersRequest) GetRoom() string {
@@ -1440,7 +1501,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[21]
+	mi := &file_reprise_v1_room_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1513,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[21]
+	mi := &file_reprise_v1_room_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1526,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{21}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -1503,7 +1564,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[22]
+	mi := &file_reprise_v1_room_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1576,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[22]
+	mi := &file_reprise_v1_room_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +1589,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{22}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListEventsRequest) GetRoom() string {
@@ -1586,7 +1647,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_reprise_v1_room_proto_msgTypes[23]
+	mi := &file_reprise_v1_room_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1659,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[23]
+	mi := &file_reprise_v1_room_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1672,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{23}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListEventsResponse) GetStretches() []*Events {
@@ -1671,7 +1732,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_reprise_v1_room_proto_msgTypes[24]
+	mi := &file_reprise_v1_room_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1744,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_reprise_v1_room_proto_msgTypes[24]
+	mi := &file_reprise_v1_room_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1757,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_reprise_v1_room_proto_rawDescGZIP(), []int{24}
+	return file_reprise_v1_room_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TailRequest) GetRoom() string {
@@ -1771,7 +1832,10 @@ const file_reprise_v1_room_proto_rawDesc = "" +
 	"\tRoomState\x12$\n" +
 	"\x04room\x18\x01 \x01(\v2\x10.reprise.v1.RoomR\x04room\x120\n" +
 	"\bposition\x18\x02 \x01(\v2\x14.reprise.v1.PositionR\bposition\x12\x16\n" +
-	"\x06gained\x18\x03 \x01(\bR\x06gained\"\xb2\x01\n" +
+	"\x06gained\x18\x03 \x01(\bR\x06gained\"=\n" +
+	"\x0fRoomUnavailable\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xb2\x01\n" +
 	"\n" +
 	"RoomClosed\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x125\n" +
@@ -1878,66 +1942,67 @@ func file_reprise_v1_room_proto_rawDescGZIP() []byte {
 }
 
 var file_reprise_v1_room_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_reprise_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_reprise_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_reprise_v1_room_proto_goTypes = []any{
 	(RoomClosed_Reason)(0),          // 0: reprise.v1.RoomClosed.Reason
 	(*Room)(nil),                    // 1: reprise.v1.Room
 	(*Retention)(nil),               // 2: reprise.v1.Retention
 	(*Member)(nil),                  // 3: reprise.v1.Member
 	(*RoomState)(nil),               // 4: reprise.v1.RoomState
-	(*RoomClosed)(nil),              // 5: reprise.v1.RoomClosed
-	(*CreateRoomRequest)(nil),       // 6: reprise.v1.CreateRoomRequest
-	(*CreateRoomResponse)(nil),      // 7: reprise.v1.CreateRoomResponse
-	(*JoinRoomRequest)(nil),         // 8: reprise.v1.JoinRoomRequest
-	(*JoinRoomResponse)(nil),        // 9: reprise.v1.JoinRoomResponse
-	(*LeaveRoomRequest)(nil),        // 10: reprise.v1.LeaveRoomRequest
-	(*LeaveRoomResponse)(nil),       // 11: reprise.v1.LeaveRoomResponse
-	(*InviteMemberRequest)(nil),     // 12: reprise.v1.InviteMemberRequest
-	(*InviteMemberResponse)(nil),    // 13: reprise.v1.InviteMemberResponse
-	(*Invitation)(nil),              // 14: reprise.v1.Invitation
-	(*ListInvitationsRequest)(nil),  // 15: reprise.v1.ListInvitationsRequest
-	(*ListInvitationsResponse)(nil), // 16: reprise.v1.ListInvitationsResponse
-	(*GetRoomRequest)(nil),          // 17: reprise.v1.GetRoomRequest
-	(*GetRoomResponse)(nil),         // 18: reprise.v1.GetRoomResponse
-	(*ListRoomsRequest)(nil),        // 19: reprise.v1.ListRoomsRequest
-	(*ListRoomsResponse)(nil),       // 20: reprise.v1.ListRoomsResponse
-	(*ListMembersRequest)(nil),      // 21: reprise.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),     // 22: reprise.v1.ListMembersResponse
-	(*ListEventsRequest)(nil),       // 23: reprise.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),      // 24: reprise.v1.ListEventsResponse
-	(*TailRequest)(nil),             // 25: reprise.v1.TailRequest
-	(RoomAccess)(0),                 // 26: reprise.v1.RoomAccess
-	(*timestamppb.Timestamp)(nil),   // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 28: google.protobuf.Duration
-	(*Position)(nil),                // 29: reprise.v1.Position
-	(*Via)(nil),                     // 30: reprise.v1.Via
-	(*Events)(nil),                  // 31: reprise.v1.Events
-	(*Gap)(nil),                     // 32: reprise.v1.Gap
+	(*RoomUnavailable)(nil),         // 5: reprise.v1.RoomUnavailable
+	(*RoomClosed)(nil),              // 6: reprise.v1.RoomClosed
+	(*CreateRoomRequest)(nil),       // 7: reprise.v1.CreateRoomRequest
+	(*CreateRoomResponse)(nil),      // 8: reprise.v1.CreateRoomResponse
+	(*JoinRoomRequest)(nil),         // 9: reprise.v1.JoinRoomRequest
+	(*JoinRoomResponse)(nil),        // 10: reprise.v1.JoinRoomResponse
+	(*LeaveRoomRequest)(nil),        // 11: reprise.v1.LeaveRoomRequest
+	(*LeaveRoomResponse)(nil),       // 12: reprise.v1.LeaveRoomResponse
+	(*InviteMemberRequest)(nil),     // 13: reprise.v1.InviteMemberRequest
+	(*InviteMemberResponse)(nil),    // 14: reprise.v1.InviteMemberResponse
+	(*Invitation)(nil),              // 15: reprise.v1.Invitation
+	(*ListInvitationsRequest)(nil),  // 16: reprise.v1.ListInvitationsRequest
+	(*ListInvitationsResponse)(nil), // 17: reprise.v1.ListInvitationsResponse
+	(*GetRoomRequest)(nil),          // 18: reprise.v1.GetRoomRequest
+	(*GetRoomResponse)(nil),         // 19: reprise.v1.GetRoomResponse
+	(*ListRoomsRequest)(nil),        // 20: reprise.v1.ListRoomsRequest
+	(*ListRoomsResponse)(nil),       // 21: reprise.v1.ListRoomsResponse
+	(*ListMembersRequest)(nil),      // 22: reprise.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),     // 23: reprise.v1.ListMembersResponse
+	(*ListEventsRequest)(nil),       // 24: reprise.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),      // 25: reprise.v1.ListEventsResponse
+	(*TailRequest)(nil),             // 26: reprise.v1.TailRequest
+	(RoomAccess)(0),                 // 27: reprise.v1.RoomAccess
+	(*timestamppb.Timestamp)(nil),   // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 29: google.protobuf.Duration
+	(*Position)(nil),                // 30: reprise.v1.Position
+	(*Via)(nil),                     // 31: reprise.v1.Via
+	(*Events)(nil),                  // 32: reprise.v1.Events
+	(*Gap)(nil),                     // 33: reprise.v1.Gap
 }
 var file_reprise_v1_room_proto_depIdxs = []int32{
-	26, // 0: reprise.v1.Room.access:type_name -> reprise.v1.RoomAccess
-	27, // 1: reprise.v1.Room.create_time:type_name -> google.protobuf.Timestamp
+	27, // 0: reprise.v1.Room.access:type_name -> reprise.v1.RoomAccess
+	28, // 1: reprise.v1.Room.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 2: reprise.v1.Room.retention:type_name -> reprise.v1.Retention
-	28, // 3: reprise.v1.Retention.max_age:type_name -> google.protobuf.Duration
+	29, // 3: reprise.v1.Retention.max_age:type_name -> google.protobuf.Duration
 	1,  // 4: reprise.v1.RoomState.room:type_name -> reprise.v1.Room
-	29, // 5: reprise.v1.RoomState.position:type_name -> reprise.v1.Position
+	30, // 5: reprise.v1.RoomState.position:type_name -> reprise.v1.Position
 	0,  // 6: reprise.v1.RoomClosed.reason:type_name -> reprise.v1.RoomClosed.Reason
-	30, // 7: reprise.v1.CreateRoomRequest.via:type_name -> reprise.v1.Via
-	26, // 8: reprise.v1.CreateRoomRequest.access:type_name -> reprise.v1.RoomAccess
+	31, // 7: reprise.v1.CreateRoomRequest.via:type_name -> reprise.v1.Via
+	27, // 8: reprise.v1.CreateRoomRequest.access:type_name -> reprise.v1.RoomAccess
 	2,  // 9: reprise.v1.CreateRoomRequest.retention:type_name -> reprise.v1.Retention
 	1,  // 10: reprise.v1.CreateRoomResponse.room:type_name -> reprise.v1.Room
-	30, // 11: reprise.v1.JoinRoomRequest.via:type_name -> reprise.v1.Via
+	31, // 11: reprise.v1.JoinRoomRequest.via:type_name -> reprise.v1.Via
 	1,  // 12: reprise.v1.JoinRoomResponse.room:type_name -> reprise.v1.Room
 	3,  // 13: reprise.v1.JoinRoomResponse.member:type_name -> reprise.v1.Member
-	30, // 14: reprise.v1.LeaveRoomRequest.via:type_name -> reprise.v1.Via
-	30, // 15: reprise.v1.InviteMemberRequest.via:type_name -> reprise.v1.Via
-	27, // 16: reprise.v1.Invitation.invite_time:type_name -> google.protobuf.Timestamp
-	14, // 17: reprise.v1.ListInvitationsResponse.invitations:type_name -> reprise.v1.Invitation
+	31, // 14: reprise.v1.LeaveRoomRequest.via:type_name -> reprise.v1.Via
+	31, // 15: reprise.v1.InviteMemberRequest.via:type_name -> reprise.v1.Via
+	28, // 16: reprise.v1.Invitation.invite_time:type_name -> google.protobuf.Timestamp
+	15, // 17: reprise.v1.ListInvitationsResponse.invitations:type_name -> reprise.v1.Invitation
 	1,  // 18: reprise.v1.GetRoomResponse.room:type_name -> reprise.v1.Room
 	1,  // 19: reprise.v1.ListRoomsResponse.rooms:type_name -> reprise.v1.Room
 	3,  // 20: reprise.v1.ListMembersResponse.members:type_name -> reprise.v1.Member
-	31, // 21: reprise.v1.ListEventsResponse.stretches:type_name -> reprise.v1.Events
-	32, // 22: reprise.v1.ListEventsResponse.gap:type_name -> reprise.v1.Gap
+	32, // 21: reprise.v1.ListEventsResponse.stretches:type_name -> reprise.v1.Events
+	33, // 22: reprise.v1.ListEventsResponse.gap:type_name -> reprise.v1.Gap
 	23, // [23:23] is the sub-list for method output_type
 	23, // [23:23] is the sub-list for method input_type
 	23, // [23:23] is the sub-list for extension type_name
@@ -1959,7 +2024,7 @@ func file_reprise_v1_room_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_reprise_v1_room_proto_rawDesc), len(file_reprise_v1_room_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -92,7 +92,7 @@ const (
 	Outcome_OUTCOME_NEW Outcome = 1
 	// Everything after the client's positions follows.
 	Outcome_OUTCOME_EXACT Outcome = 2
-	// As EXACT, but at least one Gap or Rewind follows.
+	// As EXACT, but at least one Gap, Rewind or RoomUnavailable follows.
 	Outcome_OUTCOME_WITH_GAPS Outcome = 3
 	// The session was not found, or the request named none; a new one was built
 	// from the user's membership and the positions in the request.
@@ -529,7 +529,8 @@ type Welcome struct {
 	Window uint32 `protobuf:"varint,6,opt,name=window,proto3" json:"window,omitempty"`
 	// Number of rooms the user is a member of.
 	Rooms uint32 `protobuf:"varint,7,opt,name=rooms,proto3" json:"rooms,omitempty"`
-	// Number of rooms named by RoomState and RoomClosed frames that follow.
+	// Number of rooms named by RoomState, RoomUnavailable and RoomClosed frames
+	// that follow, before anything else.
 	RoomsChanged uint32 `protobuf:"varint,8,opt,name=rooms_changed,json=roomsChanged,proto3" json:"rooms_changed,omitempty"`
 	// Number of events that will be replayed.
 	EventsToReplay uint64 `protobuf:"varint,9,opt,name=events_to_replay,json=eventsToReplay,proto3" json:"events_to_replay,omitempty"`

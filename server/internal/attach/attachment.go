@@ -83,6 +83,8 @@ type Attachment struct {
 	replays  int  // initial places that are not caught up
 	caughtUp bool // CaughtUp of all rooms was sent
 	sent     uint64
+
+	outage *outage // what cannot be read just now; nil if that never was
 }
 
 // change is a durable change of one of the user's memberships.
@@ -299,6 +301,9 @@ func (a *Attachment) release() {
 	a.places, a.news = nil, news{}
 	for _, t := range a.timers {
 		t.Stop()
+	}
+	if a.outage != nil && a.outage.timer != nil {
+		a.outage.timer.Stop()
 	}
 	a.mu.Unlock()
 	for _, p := range places {

@@ -25,6 +25,8 @@ type Observer interface {
 	Gap(reprisev1.GapReason, uint64)
 	// Rewind: a log was not the one a client knew.
 	Rewind()
+	// Unavailable: a client was told that a room cannot be read just now.
+	Unavailable()
 }
 
 // Options configure a Manager.
@@ -230,3 +232,4 @@ func (noObserver) Attached(reprisev1.Outcome)      {}
 func (noObserver) Delivered(bool, uint64, int)     {}
 func (noObserver) Gap(reprisev1.GapReason, uint64) {}
 func (noObserver) Rewind()                         {}
+func (noObserver) Unavailable()                    {}

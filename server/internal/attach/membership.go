@@ -1,7 +1,6 @@
 package attach
 
 import (
-	"context"
 	"slices"
 	"strings"
 
@@ -19,7 +18,13 @@ func (a *Attachment) apply(c change) error {
 		return nil
 	}
 	a.mu.Unlock()
+	b := a.absentRoom(c.room)
 	switch {
+	case b != nil:
+		if c.Offset > b.joined { // the client has the room first
+			b.later = addChange(b.later, c)
+		}
+		return nil
 	case c.Joined && p == nil && a.attached != nil:
 		return a.open(c.room, c.Offset)
 	case c.Joined, p == nil, c.Offset < p.joined:
@@ -52,33 +57,13 @@ func addChange(to []change, c change) []change {
 
 // open adds a room that the user has joined to the live stream.
 func (a *Attachment) open(name string, joined uint64) error {
-	r, err := a.m.rooms.Acquire(context.WithoutCancel(a.stream.Context()), name)
-	if err != nil {
-		return err
-	}
 	a.mu.Lock()
 	history := uint64(a.histories[name])
 	delete(a.histories, name)
 	a.mu.Unlock()
-	p := &place{a: a, joined: joined}
-	from := max(joined-min(joined, history+1), min(joined, r.Oldest())-1)
-	p.replay = &replay{gained: true, moved: true, position: &reprisev1.Position{
-		Room: name, Offset: from, Incarnation: r.Incarnation(from),
-	}}
-	p.queued.Store(true) // no turn before RoomState
-	p.replay.cut = p.cursor.Init(r, p, from)
-	p.sent, p.acked = from, from
-	if !a.addPlace(p) {
-		p.cursor.Close()
-		r.Release()
-		return nil
-	}
-	f, err := p.state()
-	if err == nil {
-		err = a.stream.Send(f)
-	}
-	a.enqueue(p, prompt)
-	return err
+	return a.admit(&absent{
+		room: name, joined: joined, gained: true, start: start{kind: startJoined, joined: joined, events: history},
+	})
 }
 
 // closeIfOver sends RoomClosed when everything before it was sent. It comes in

@@ -18,7 +18,10 @@ type place struct {
 	// queued: on a.news, or about to be. Set by Wake, cleared by whoever takes
 	// the place off the list, before looking at the room.
 	queued atomic.Bool
-	gone   bool // closed, and may still be on the list; owned by the turn
+	// Owned by the turn.
+	gone   bool // closed, and may still be on the list
+	paused bool // its events could not be read, and are not tried before retry
+	told   bool // the client was told so
 
 	// Guarded by a.mu.
 	next    *place // on a.news

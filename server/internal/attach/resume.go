@@ -82,6 +82,7 @@ type attaching struct {
 	version uint64 // and now
 	stored  map[string]store.Position
 	lost    []store.UserRoom
+	absent  []*absent // rooms that could not be opened
 	gained  map[string]bool
 	replay  uint64 // events
 	broken  bool   // a Gap or a Rewind comes
@@ -159,6 +160,15 @@ func (at *attaching) prepare(ctx context.Context, c *session.Candidate, r Resume
 			gained = append(gained, p.stored())
 		}
 	}
+	for _, b := range at.absent {
+		p, _ := b.stored()
+		switch {
+		case claims(b.room):
+			named = append(named, p)
+		case at.gained[b.room]:
+			gained = append(gained, p)
+		}
+	}
 	return named, gained, nil
 }
 
@@ -194,12 +204,18 @@ func (at *attaching) create(ctx context.Context) (err error) {
 		}
 		ps = append(ps, p.stored())
 	}
+	for _, b := range at.absent {
+		if p, ok := b.stored(); ok {
+			ps = append(ps, p)
+		}
+	}
 	at.a.attached, err = at.a.m.sessions.Create(ctx, at.a, at.a.user, at.version, ps, len(at.claimed) > 0)
 	return err
 }
 
 // rooms makes a place for each room the user is a member of, and notes those
-// that were lost.
+// that were lost, and those that cannot be opened just now: no room's failure
+// keeps the others from the client.
 func (at *attaching) rooms(ctx context.Context) error {
 	a := at.a
 	memberships, version, err := a.m.store.UserRooms(ctx, a.user)
@@ -221,18 +237,23 @@ func (at *attaching) rooms(ctx context.Context) error {
 			}
 			continue
 		}
-		r, err := a.m.rooms.Acquire(ctx, ur.Room)
+		start, fresh := at.startOf(ur)
+		r, err := a.acquire(ctx, ur.Room, ur.Offset)
+		if onlyThisRoom(ctx, err) {
+			at.absent = append(at.absent, &absent{
+				room: ur.Room, joined: ur.Offset, start: start, gained: fresh, limit: at.limit, told: true,
+			})
+			continue
+		}
 		if err != nil {
 			return err
 		}
-		places = append(places, place{a: a, joined: ur.Offset, replay: &replay{initial: true}})
+		places = append(places, place{a: a, joined: ur.Offset, replay: &replay{initial: true, gained: fresh}})
 		p := &places[len(places)-1]
+		p.queued.Store(true) // no turn before arm
 		p.cursor.Place(r)
 		a.places = append(a.places, p) // to be released, whatever comes
-		if err := r.Reach(ctx, ur.Offset); err != nil {
-			return err
-		}
-		at.place(p, ur)
+		p.begin(start)
 	}
 	for name := range at.claimed {
 		if !mine[name] { // never was, as far as anybody knows
@@ -253,80 +274,29 @@ func (at *attaching) mustTell(ended store.UserRoom) bool {
 	return at.stored != nil && ended.Version > at.seen
 }
 
-// place decides where delivery of one room starts (DESIGN: the effective
+// startOf decides where delivery of one room starts (DESIGN: the effective
 // position): the client's own position; else the acknowledged one; else, for a
 // room joined since the session was last attached, before the join event; else
-// the head, behind a Gap. A new session starts at the heads.
-func (at *attaching) place(p *place, ur store.UserRoom) {
-	p.queued.Store(true) // no turn before arm
-	fresh := at.stored != nil && ur.Version > at.seen
-	p.replay.gained = fresh
+// the head, behind a Gap. A new session starts at the heads. fresh: the client
+// has not been told of the room.
+func (at *attaching) startOf(ur store.UserRoom) (s start, fresh bool) {
+	fresh = at.stored != nil && ur.Version > at.seen
 	own, claimed := at.claimed[ur.Room]
 	acked, known := at.stored[ur.Room]
 	switch {
 	case claimed:
-		p.start(own)
+		s.at = own
 	case known:
-		p.start(room.Position{Incarnation: acked.Incarnation, Offset: acked.Offset})
+		s.at = room.Position{Incarnation: acked.Incarnation, Offset: acked.Offset}
 	case fresh:
-		p.start(room.Position{Offset: ur.Offset - 1})
+		s.at = room.Position{Offset: ur.Offset - 1}
 		at.gained[ur.Room] = true
 	case at.outcome == reprisev1.Outcome_OUTCOME_NEW:
-		p.startNewest(at.history)
+		s.kind, s.events = startNewest, at.history
 	default:
-		p.startUnknown()
+		s.kind = startUnknown
 	}
-}
-
-// start begins at a position that may have to be rewound.
-func (p *place) start(pos room.Position) {
-	r := p.cursor.Room()
-	name := r.Name()
-	held, rewound := r.Locate(pos)
-	if rewound {
-		p.replay.position = &reprisev1.Position{Room: name, Offset: pos.Offset, Incarnation: pos.Incarnation}
-		p.replay.rewind = &reprisev1.Rewind{Room: name, To: held.Offset, Incarnation: held.Incarnation}
-	} else {
-		p.replay.position = &reprisev1.Position{Room: name, Offset: held.Offset, Incarnation: held.Incarnation}
-	}
-	if fault.Broken(fault.SkipOnResume) {
-		held.Offset++
-	}
-	p.cursor.Skip(held.Offset)
-}
-
-// startNewest begins so that the newest events come first.
-func (p *place) startNewest(events uint64) {
-	r := p.cursor.Room()
-	info, _ := r.Info() // a room with members exists
-	from := max(info.Head-min(events, info.Head), info.Oldest-min(1, info.Oldest))
-	p.replay.position = &reprisev1.Position{Room: r.Name(), Offset: from, Incarnation: r.Incarnation(from)}
-	p.cursor.Skip(from)
-}
-
-// startUnknown begins at the head behind a Gap over everything.
-func (p *place) startUnknown() {
-	r := p.cursor.Room()
-	info, _ := r.Info()
-	p.replay.position = &reprisev1.Position{Room: r.Name()}
-	p.replay.gaps = append(p.replay.gaps, &reprisev1.Gap{
-		Room: r.Name(), First: 1, Last: info.Head, Incarnation: info.Incarnation,
-		Reason:      reprisev1.GapReason_GAP_REASON_POSITION_UNKNOWN,
-		Recoverable: info.Oldest <= info.Head,
-	})
-	p.cursor.Skip(info.Head)
-}
-
-// stored returns the place as a position to store. Before a Rewind that is
-// what the client holds: should the Rewind be lost, the next attach makes it
-// again. Without an incarnation it would not.
-func (p *place) stored() store.Position {
-	if pos := p.replay.position; p.replay.rewind != nil && pos.GetIncarnation() != "" {
-		return store.Position{Room: p.name(), Offset: pos.GetOffset(), Incarnation: pos.GetIncarnation()}
-	}
-	offset := p.cursor.Pos()
-	r := p.cursor.Room()
-	return store.Position{Room: r.Name(), Offset: offset, Incarnation: r.Incarnation(offset)}
+	return s, fresh
 }
 
 // arm cuts the heads, from which on everything is live, and lays out the
@@ -345,6 +315,7 @@ func (at *attaching) arm() {
 			p.replay = nil // verified unchanged: live from the start
 		}
 	}
+	opening = at.armAbsent(opening)
 	for _, ur := range at.lost {
 		c := &reprisev1.RoomClosed{Room: ur.Room, By: ur.By, Offset: ur.Offset}
 		if ur.Version > 0 {
@@ -352,12 +323,32 @@ func (at *attaching) arm() {
 		}
 		opening = append(opening, &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_RoomClosed{RoomClosed: c}})
 	}
-	if at.broken && at.outcome == reprisev1.Outcome_OUTCOME_EXACT {
+	if (at.broken || len(at.absent) > 0) && at.outcome == reprisev1.Outcome_OUTCOME_EXACT {
 		at.outcome = reprisev1.Outcome_OUTCOME_WITH_GAPS
 	}
 	at.prioritise()
 	opening[0] = &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_Welcome{Welcome: at.welcome(len(opening) - 1)}}
 	a.opening = opening
+}
+
+// armAbsent names the rooms that could not be opened, and has them tried again.
+func (at *attaching) armAbsent(opening []*reprisev1.ServerFrame) []*reprisev1.ServerFrame {
+	if len(at.absent) == 0 {
+		return opening
+	}
+	a := at.a
+	for _, b := range at.absent {
+		acked, ok := a.attached.Newest(b.room)
+		if _, claimed := at.claimed[b.room]; ok && !claimed && b.start.kind == startAt && acked.Offset > b.start.at.Offset {
+			b.start.at = room.Position{Incarnation: acked.Incarnation, Offset: acked.Offset}
+		}
+		opening = append(opening, unavailableFrame(b.room))
+		a.m.opts.Observer.Unavailable()
+	}
+	o := a.outages()
+	o.absent = at.absent
+	a.retryLater(o)
+	return opening
 }
 
 // advance moves a place to what the old holder acknowledged while the attach
@@ -391,7 +382,9 @@ func (at *attaching) armPlace(p *place) (moved bool) {
 	p.sent, p.acked = p.cursor.Pos(), p.cursor.Pos()
 	if moved {
 		a.news.push(p)
-		a.replays++
+		if r.initial {
+			a.replays++
+		}
 	}
 	a.mu.Unlock()
 	if r.rewind != nil {
@@ -458,7 +451,7 @@ func (at *attaching) welcome(changed int) *reprisev1.Welcome {
 	return &reprisev1.Welcome{
 		SessionId: a.attached.Session.ID(), ResumeKey: a.attached.Key, Attach: a.attached.Attach,
 		Outcome: at.outcome, Heartbeat: durationpb.New(m.opts.Heartbeat), Window: uint32(a.window),
-		Rooms: uint32(len(a.places)), RoomsChanged: uint32(changed), EventsToReplay: at.replay,
+		Rooms: uint32(len(a.places) + len(at.absent)), RoomsChanged: uint32(changed), EventsToReplay: at.replay,
 		ResumeHint: durationpb.New(spread), Limits: m.opts.Limits,
 	}
 }

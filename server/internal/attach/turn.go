@@ -122,6 +122,9 @@ func (a *Attachment) chooseLocked() (s step, ok bool) {
 		c := a.changes[0]
 		a.changes = a.changes[1:]
 		return step{do: func() (int, error) { return 0, a.apply(c) }}, true
+	case a.outage != nil && a.outage.due:
+		a.outage.due = false
+		return step{do: a.retry}, true
 	case a.replays == 0 && !a.caughtUp:
 		return step{do: a.sendCaughtUp}, true
 	case !a.news.empty() && (a.window == 0 || a.unacked < a.window):
@@ -143,20 +146,18 @@ func (a *Attachment) sendOpening() (int, error) {
 	if a.opening = a.opening[1:]; len(a.opening) == 0 {
 		a.opening = nil // an empty slice would hold what is behind it
 	}
-	if f == nil {
-		p := a.opened[0]
-		if a.opened = a.opened[1:]; len(a.opened) == 0 {
-			a.opened = nil
-		}
-		var err error
-		if f, err = p.state(); err != nil {
-			return 0, err
-		}
-		if !p.replay.moved {
-			p.replay = nil // live from the start
-		}
+	if f != nil {
+		return 0, a.stream.Send(f)
 	}
-	return 0, a.stream.Send(f)
+	p := a.opened[0]
+	if a.opened = a.opened[1:]; len(a.opened) == 0 {
+		a.opened = nil
+	}
+	err := a.sendState(p)
+	if !p.replay.moved {
+		p.replay = nil // live from the start
+	}
+	return 0, err
 }
 
 func (a *Attachment) sendCaughtUp() (int, error) {
@@ -188,6 +189,9 @@ func (a *Attachment) deliver(p *place, maxBytes int) (int, error) {
 		return 0, nil
 	}
 	p.queued.Store(false) // before the look at the room: a Wake from now on counts
+	if p.paused {
+		return 0, nil
+	}
 	if fault.Broken(fault.DropSlow) {
 		if info, err := p.cursor.Room().Info(); err == nil && info.Head > p.cursor.Pos()+100 {
 			p.cursor.Skip(info.Head - 1)
@@ -197,7 +201,7 @@ func (a *Attachment) deliver(p *place, maxBytes int) (int, error) {
 		return 0, err
 	}
 	n, err := a.sendEvents(p, maxBytes)
-	if err != nil {
+	if err != nil || p.paused {
 		return n, err
 	}
 	if r := p.replay; r != nil && p.cursor.Pos() >= r.cut {
@@ -247,9 +251,18 @@ func (a *Attachment) sendEvents(p *place, maxBytes int) (int, error) {
 	if to != 0 && to <= p.cursor.Pos() {
 		return 0, nil
 	}
+	from := p.cursor.Pos()
 	b, err := p.cursor.Next(a.stream.Context(), to, maxBytes)
-	if err != nil || b.Last == 0 {
-		return 0, err
+	if err != nil {
+		return 0, a.unread(p, err)
+	}
+	if b.Last == 0 {
+		return 0, nil
+	}
+	if p.told {
+		if err := a.readable(p, from); err != nil {
+			return 0, err
+		}
 	}
 	if b.Trimmed {
 		return 0, a.sendGap(p, &reprisev1.Gap{

@@ -46,4 +46,6 @@ const (
 	IgnoreIncarnation = "ignore-incarnation" // P2: a position is good whatever its incarnation
 	ShareIncarnation  = "share-incarnation"  // P2: a room that is made again has the incarnation of the one that was removed
 	NameEverything    = "name-everything"    // P13: every room is named at a resume
+	SkipUnavailable   = "skip-unavailable"   // P2: a room that could not be read goes on at its head
+	StayFailed        = "stay-failed"        // P4: a room whose write was refused never takes one again
 )

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/reprise-chat/reprise/server/internal/clock"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
@@ -72,6 +74,8 @@ type Hub struct {
 	noted  time.Time // the time that is stored; for noteClock
 	shelf  *shelf
 	mender *mender
+	// trouble is logged once a second: every reader may find it.
+	trouble rate.Sometimes
 
 	mu    sync.RWMutex
 	rooms map[string]*Room
@@ -110,6 +114,7 @@ func NewHub(s store.Store, o Options) *Hub {
 	ctx, stop := context.WithCancel(context.Background())
 	h := &Hub{store: s, opts: o, waker: newWaker(o.Busy), shelf: &shelf{limit: o.PageBytes}, mender: newMender(), rooms: make(map[string]*Room), stop: stop}
 	h.clock = h.startClock(ctx)
+	h.trouble.Interval = time.Second
 	h.retains.Store(!o.Retention.IsZero())
 	h.background.Go(func() { h.waker.run(ctx) })
 	h.background.Go(func() { h.mender.run(ctx, h) })
@@ -189,9 +194,17 @@ func (h *Hub) fill(r *Room) {
 		return
 	}
 	r.loadErr = err
+	h.troubled(r.name, err)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.rooms, r.name)
+}
+
+// troubled has the operator know that a room cannot be read.
+func (h *Hub) troubled(room string, err error) {
+	h.trouble.Do(func() {
+		h.opts.Logger.Error("a room could not be read; will be tried again", "room", room, "error", err)
+	})
 }
 
 // drop forgets a room that is of no use to anybody.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -103,6 +104,9 @@ func (r *Room) mend(ctx context.Context) error {
 			r.moving = true
 			defer r.hub.waker.push(r)
 		}
+	}
+	if fault.Broken(fault.StayFailed) {
+		return nil
 	}
 	r.log = log
 	r.meta = s.Meta

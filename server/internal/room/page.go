@@ -3,6 +3,7 @@ package room
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -129,7 +130,9 @@ func (r *Room) untilLocked(first uint64) uint64 {
 func (r *Room) fetch(ctx context.Context, first, to uint64) (c chunk, ok bool, err error) {
 	defer func() {
 		r.fetched(first)
-		err = r.unavailable(err)
+		if err = r.unavailable(err); errors.Is(err, ErrUnavailable) {
+			r.hub.troubled(r.name, err)
+		}
 	}()
 	page, err := r.engine().Read(ctx, first-1, to, chunkMax, nil)
 	if err != nil || page.First != first {

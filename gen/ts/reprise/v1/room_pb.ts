@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file reprise/v1/room.proto.
  */
 export const file_reprise_v1_room: GenFile = /*@__PURE__*/
-  fileDesc("ChVyZXByaXNlL3YxL3Jvb20ucHJvdG8SCnJlcHJpc2UudjEi+wEKBFJvb20SDAoEbmFtZRgBIAEoCRINCgV0aXRsZRgCIAEoCRImCgZhY2Nlc3MYAyABKA4yFi5yZXByaXNlLnYxLlJvb21BY2Nlc3MSDwoHY3JlYXRvchgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHbWVtYmVycxgGIAEoDRIMCgRoZWFkGAcgASgEEg4KBm9sZGVzdBgIIAEoBBITCgtpbmNhcm5hdGlvbhgJIAEoCRIoCglyZXRlbnRpb24YCiABKAsyFS5yZXByaXNlLnYxLlJldGVudGlvbiJeCglSZXRlbnRpb24SKgoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgptYXhfZXZlbnRzGAIgASgEEhEKCW1heF9ieXRlcxgDIAEoBCImCgZNZW1iZXISDAoEdXNlchgBIAEoCRIOCgZqb2luZWQYAiABKAQiYwoJUm9vbVN0YXRlEh4KBHJvb20YASABKAsyEC5yZXByaXNlLnYxLlJvb20SJgoIcG9zaXRpb24YAiABKAsyFC5yZXByaXNlLnYxLlBvc2l0aW9uEg4KBmdhaW5lZBgDIAEoCCKYAQoKUm9vbUNsb3NlZBIMCgRyb29tGAEgASgJEi0KBnJlYXNvbhgCIAEoDjIdLnJlcHJpc2UudjEuUm9vbUNsb3NlZC5SZWFzb24SCgoCYnkYAyABKAkSDgoGb2Zmc2V0GAQgASgEIjEKBlJlYXNvbhIWChJSRUFTT05fVU5TUEVDSUZJRUQQABIPCgtSRUFTT05fTEVGVBABIrEBChFDcmVhdGVSb29tUmVxdWVzdBIcCgN2aWEYASABKAsyDy5yZXByaXNlLnYxLlZpYRIMCgRyb29tGAIgASgJEg0KBXRpdGxlGAMgASgJEiYKBmFjY2VzcxgEIAEoDjIWLnJlcHJpc2UudjEuUm9vbUFjY2VzcxIPCgdtZW1iZXJzGAUgAygJEigKCXJldGVudGlvbhgGIAEoCzIVLnJlcHJpc2UudjEuUmV0ZW50aW9uIjQKEkNyZWF0ZVJvb21SZXNwb25zZRIeCgRyb29tGAEgASgLMhAucmVwcmlzZS52MS5Sb29tIk4KD0pvaW5Sb29tUmVxdWVzdBIcCgN2aWEYASABKAsyDy5yZXByaXNlLnYxLlZpYRIMCgRyb29tGAIgASgJEg8KB2hpc3RvcnkYAyABKA0iZwoQSm9pblJvb21SZXNwb25zZRIeCgRyb29tGAEgASgLMhAucmVwcmlzZS52MS5Sb29tEiIKBm1lbWJlchgCIAEoCzISLnJlcHJpc2UudjEuTWVtYmVyEg8KB2FscmVhZHkYAyABKAgiPgoQTGVhdmVSb29tUmVxdWVzdBIcCgN2aWEYASABKAsyDy5yZXByaXNlLnYxLlZpYRIMCgRyb29tGAIgASgJIjgKEUxlYXZlUm9vbVJlc3BvbnNlEg4KBm9mZnNldBgBIAEoBBITCgtpbmNhcm5hdGlvbhgCIAEoCSJPChNJbnZpdGVNZW1iZXJSZXF1ZXN0EhwKA3ZpYRgBIAEoCzIPLnJlcHJpc2UudjEuVmlhEgwKBHJvb20YAiABKAkSDAoEdXNlchgDIAEoCSJcChRJbnZpdGVNZW1iZXJSZXNwb25zZRIOCgZvZmZzZXQYASABKAQSEwoLaW5jYXJuYXRpb24YAiABKAkSDwoHYWxyZWFkeRgDIAEoCBIOCgZqb2luZWQYBCABKAgiVwoKSW52aXRhdGlvbhIMCgRyb29tGAEgASgJEgoKAmJ5GAIgASgJEi8KC2ludml0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI/ChZMaXN0SW52aXRhdGlvbnNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIl8KF0xpc3RJbnZpdGF0aW9uc1Jlc3BvbnNlEisKC2ludml0YXRpb25zGAEgAygLMhYucmVwcmlzZS52MS5JbnZpdGF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIeCg5HZXRSb29tUmVxdWVzdBIMCgRyb29tGAEgASgJIjEKD0dldFJvb21SZXNwb25zZRIeCgRyb29tGAEgASgLMhAucmVwcmlzZS52MS5Sb29tIjkKEExpc3RSb29tc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiTQoRTGlzdFJvb21zUmVzcG9uc2USHwoFcm9vbXMYASADKAsyEC5yZXByaXNlLnYxLlJvb20SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkkKEkxpc3RNZW1iZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEhEKCXBhZ2Vfc2l6ZRgCIAEoBRISCgpwYWdlX3Rva2VuGAMgASgJIlMKE0xpc3RNZW1iZXJzUmVzcG9uc2USIwoHbWVtYmVycxgBIAMoCzISLnJlcHJpc2UudjEuTWVtYmVyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJfChFMaXN0RXZlbnRzUmVxdWVzdBIMCgRyb29tGAEgASgJEg0KBWFmdGVyGAIgASgEEg4KBmJlZm9yZRgDIAEoBBINCgVsaW1pdBgEIAEoBRIOCgZuZXdlc3QYBSABKAgihQEKEkxpc3RFdmVudHNSZXNwb25zZRIlCglzdHJldGNoZXMYASADKAsyEi5yZXByaXNlLnYxLkV2ZW50cxIcCgNnYXAYAiABKAsyDy5yZXByaXNlLnYxLkdhcBIMCgRoZWFkGAMgASgEEg4KBm9sZGVzdBgEIAEoBBIMCgRtb3JlGAUgASgIImwKC1RhaWxSZXF1ZXN0EgwKBHJvb20YASABKAkSDQoFYWZ0ZXIYAiABKAQSEwoLaW5jYXJuYXRpb24YAyABKAkSDAoEbGFzdBgEIAEoDRINCgVsaW1pdBgFIAEoBBIOCgZmb2xsb3cYBiABKAhCOlo4Z2l0aHViLmNvbS9yZXByaXNlLWNoYXQvcmVwcmlzZS9nZW4vcmVwcmlzZS92MTtyZXByaXNldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_reprise_v1_event, file_reprise_v1_position, file_reprise_v1_session]);
+  fileDesc("ChVyZXByaXNlL3YxL3Jvb20ucHJvdG8SCnJlcHJpc2UudjEi+wEKBFJvb20SDAoEbmFtZRgBIAEoCRINCgV0aXRsZRgCIAEoCRImCgZhY2Nlc3MYAyABKA4yFi5yZXByaXNlLnYxLlJvb21BY2Nlc3MSDwoHY3JlYXRvchgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHbWVtYmVycxgGIAEoDRIMCgRoZWFkGAcgASgEEg4KBm9sZGVzdBgIIAEoBBITCgtpbmNhcm5hdGlvbhgJIAEoCRIoCglyZXRlbnRpb24YCiABKAsyFS5yZXByaXNlLnYxLlJldGVudGlvbiJeCglSZXRlbnRpb24SKgoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgptYXhfZXZlbnRzGAIgASgEEhEKCW1heF9ieXRlcxgDIAEoBCImCgZNZW1iZXISDAoEdXNlchgBIAEoCRIOCgZqb2luZWQYAiABKAQiYwoJUm9vbVN0YXRlEh4KBHJvb20YASABKAsyEC5yZXByaXNlLnYxLlJvb20SJgoIcG9zaXRpb24YAiABKAsyFC5yZXByaXNlLnYxLlBvc2l0aW9uEg4KBmdhaW5lZBgDIAEoCCIvCg9Sb29tVW5hdmFpbGFibGUSDAoEcm9vbRgBIAEoCRIOCgZyZWFzb24YAiABKAkimAEKClJvb21DbG9zZWQSDAoEcm9vbRgBIAEoCRItCgZyZWFzb24YAiABKA4yHS5yZXByaXNlLnYxLlJvb21DbG9zZWQuUmVhc29uEgoKAmJ5GAMgASgJEg4KBm9mZnNldBgEIAEoBCIxCgZSZWFzb24SFgoSUkVBU09OX1VOU1BFQ0lGSUVEEAASDwoLUkVBU09OX0xFRlQQASKxAQoRQ3JlYXRlUm9vbVJlcXVlc3QSHAoDdmlhGAEgASgLMg8ucmVwcmlzZS52MS5WaWESDAoEcm9vbRgCIAEoCRINCgV0aXRsZRgDIAEoCRImCgZhY2Nlc3MYBCABKA4yFi5yZXByaXNlLnYxLlJvb21BY2Nlc3MSDwoHbWVtYmVycxgFIAMoCRIoCglyZXRlbnRpb24YBiABKAsyFS5yZXByaXNlLnYxLlJldGVudGlvbiI0ChJDcmVhdGVSb29tUmVzcG9uc2USHgoEcm9vbRgBIAEoCzIQLnJlcHJpc2UudjEuUm9vbSJOCg9Kb2luUm9vbVJlcXVlc3QSHAoDdmlhGAEgASgLMg8ucmVwcmlzZS52MS5WaWESDAoEcm9vbRgCIAEoCRIPCgdoaXN0b3J5GAMgASgNImcKEEpvaW5Sb29tUmVzcG9uc2USHgoEcm9vbRgBIAEoCzIQLnJlcHJpc2UudjEuUm9vbRIiCgZtZW1iZXIYAiABKAsyEi5yZXByaXNlLnYxLk1lbWJlchIPCgdhbHJlYWR5GAMgASgIIj4KEExlYXZlUm9vbVJlcXVlc3QSHAoDdmlhGAEgASgLMg8ucmVwcmlzZS52MS5WaWESDAoEcm9vbRgCIAEoCSI4ChFMZWF2ZVJvb21SZXNwb25zZRIOCgZvZmZzZXQYASABKAQSEwoLaW5jYXJuYXRpb24YAiABKAkiTwoTSW52aXRlTWVtYmVyUmVxdWVzdBIcCgN2aWEYASABKAsyDy5yZXByaXNlLnYxLlZpYRIMCgRyb29tGAIgASgJEgwKBHVzZXIYAyABKAkiXAoUSW52aXRlTWVtYmVyUmVzcG9uc2USDgoGb2Zmc2V0GAEgASgEEhMKC2luY2FybmF0aW9uGAIgASgJEg8KB2FscmVhZHkYAyABKAgSDgoGam9pbmVkGAQgASgIIlcKCkludml0YXRpb24SDAoEcm9vbRgBIAEoCRIKCgJieRgCIAEoCRIvCgtpbnZpdGVfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiPwoWTGlzdEludml0YXRpb25zUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJfChdMaXN0SW52aXRhdGlvbnNSZXNwb25zZRIrCgtpbnZpdGF0aW9ucxgBIAMoCzIWLnJlcHJpc2UudjEuSW52aXRhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiHgoOR2V0Um9vbVJlcXVlc3QSDAoEcm9vbRgBIAEoCSIxCg9HZXRSb29tUmVzcG9uc2USHgoEcm9vbRgBIAEoCzIQLnJlcHJpc2UudjEuUm9vbSI5ChBMaXN0Um9vbXNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIk0KEUxpc3RSb29tc1Jlc3BvbnNlEh8KBXJvb21zGAEgAygLMhAucmVwcmlzZS52MS5Sb29tEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJJChJMaXN0TWVtYmVyc1JlcXVlc3QSDAoEcm9vbRgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJTChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiMKB21lbWJlcnMYASADKAsyEi5yZXByaXNlLnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiXwoRTGlzdEV2ZW50c1JlcXVlc3QSDAoEcm9vbRgBIAEoCRINCgVhZnRlchgCIAEoBBIOCgZiZWZvcmUYAyABKAQSDQoFbGltaXQYBCABKAUSDgoGbmV3ZXN0GAUgASgIIoUBChJMaXN0RXZlbnRzUmVzcG9uc2USJQoJc3RyZXRjaGVzGAEgAygLMhIucmVwcmlzZS52MS5FdmVudHMSHAoDZ2FwGAIgASgLMg8ucmVwcmlzZS52MS5HYXASDAoEaGVhZBgDIAEoBBIOCgZvbGRlc3QYBCABKAQSDAoEbW9yZRgFIAEoCCJsCgtUYWlsUmVxdWVzdBIMCgRyb29tGAEgASgJEg0KBWFmdGVyGAIgASgEEhMKC2luY2FybmF0aW9uGAMgASgJEgwKBGxhc3QYBCABKA0SDQoFbGltaXQYBSABKAQSDgoGZm9sbG93GAYgASgIQjpaOGdpdGh1Yi5jb20vcmVwcmlzZS1jaGF0L3JlcHJpc2UvZ2VuL3JlcHJpc2UvdjE7cmVwcmlzZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_reprise_v1_event, file_reprise_v1_position, file_reprise_v1_session]);
 
 /**
  * Room is a named, durable, ordered log of events with members.
@@ -172,7 +172,8 @@ export const MemberSchema: GenMessage<Member> = /*@__PURE__*/
 
 /**
  * RoomState describes a room to a session: at attach for each room that is
- * new to it or has moved, later when the user joins a room.
+ * new to it or has moved, later when the user joins a room, or when one that
+ * was unavailable can be read again.
  *
  * @generated from message reprise.v1.RoomState
  */
@@ -208,6 +209,39 @@ export type RoomState = Message<"reprise.v1.RoomState"> & {
  */
 export const RoomStateSchema: GenMessage<RoomState> = /*@__PURE__*/
   messageDesc(file_reprise_v1_room, 3);
+
+/**
+ * RoomUnavailable says that the server cannot read a room just now, at the
+ * attach or later. Nothing of the room follows until the server, which tries
+ * again by itself, can: then a RoomState with the position that the room has
+ * come to, what has been published since, and a CaughtUp of the room. Nothing is
+ * left out, so a client need not do anything; what it publishes to the room may
+ * be refused with the same reason meanwhile.
+ *
+ * @generated from message reprise.v1.RoomUnavailable
+ */
+export type RoomUnavailable = Message<"reprise.v1.RoomUnavailable"> & {
+  /**
+   * Room name.
+   *
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * Why, as a reason of the errors: ROOM_UNAVAILABLE.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message reprise.v1.RoomUnavailable.
+ * Use `create(RoomUnavailableSchema)` to create a new message.
+ */
+export const RoomUnavailableSchema: GenMessage<RoomUnavailable> = /*@__PURE__*/
+  messageDesc(file_reprise_v1_room, 4);
 
 /**
  * RoomClosed says that the user is not a member of a room any more. Nothing
@@ -250,7 +284,7 @@ export type RoomClosed = Message<"reprise.v1.RoomClosed"> & {
  * Use `create(RoomClosedSchema)` to create a new message.
  */
 export const RoomClosedSchema: GenMessage<RoomClosed> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 4);
+  messageDesc(file_reprise_v1_room, 5);
 
 /**
  * Why a room was lost.
@@ -277,7 +311,7 @@ export enum RoomClosed_Reason {
  * Describes the enum reprise.v1.RoomClosed.Reason.
  */
 export const RoomClosed_ReasonSchema: GenEnum<RoomClosed_Reason> = /*@__PURE__*/
-  enumDesc(file_reprise_v1_room, 4, 0);
+  enumDesc(file_reprise_v1_room, 5, 0);
 
 /**
  * CreateRoomRequest creates a room; the caller becomes its first member.
@@ -334,7 +368,7 @@ export type CreateRoomRequest = Message<"reprise.v1.CreateRoomRequest"> & {
  * Use `create(CreateRoomRequestSchema)` to create a new message.
  */
 export const CreateRoomRequestSchema: GenMessage<CreateRoomRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 5);
+  messageDesc(file_reprise_v1_room, 6);
 
 /**
  * CreateRoomResponse confirms a durable room.
@@ -355,7 +389,7 @@ export type CreateRoomResponse = Message<"reprise.v1.CreateRoomResponse"> & {
  * Use `create(CreateRoomResponseSchema)` to create a new message.
  */
 export const CreateRoomResponseSchema: GenMessage<CreateRoomResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 6);
+  messageDesc(file_reprise_v1_room, 7);
 
 /**
  * JoinRoomRequest makes the caller a member and uses up an invitation. A
@@ -395,7 +429,7 @@ export type JoinRoomRequest = Message<"reprise.v1.JoinRoomRequest"> & {
  * Use `create(JoinRoomRequestSchema)` to create a new message.
  */
 export const JoinRoomRequestSchema: GenMessage<JoinRoomRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 7);
+  messageDesc(file_reprise_v1_room, 8);
 
 /**
  * JoinRoomResponse confirms a durable membership.
@@ -430,7 +464,7 @@ export type JoinRoomResponse = Message<"reprise.v1.JoinRoomResponse"> & {
  * Use `create(JoinRoomResponseSchema)` to create a new message.
  */
 export const JoinRoomResponseSchema: GenMessage<JoinRoomResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 8);
+  messageDesc(file_reprise_v1_room, 9);
 
 /**
  * LeaveRoomRequest ends the caller's membership.
@@ -458,7 +492,7 @@ export type LeaveRoomRequest = Message<"reprise.v1.LeaveRoomRequest"> & {
  * Use `create(LeaveRoomRequestSchema)` to create a new message.
  */
 export const LeaveRoomRequestSchema: GenMessage<LeaveRoomRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 9);
+  messageDesc(file_reprise_v1_room, 10);
 
 /**
  * LeaveRoomResponse confirms the durable end of a membership.
@@ -486,7 +520,7 @@ export type LeaveRoomResponse = Message<"reprise.v1.LeaveRoomResponse"> & {
  * Use `create(LeaveRoomResponseSchema)` to create a new message.
  */
 export const LeaveRoomResponseSchema: GenMessage<LeaveRoomResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 10);
+  messageDesc(file_reprise_v1_room, 11);
 
 /**
  * InviteMemberRequest invites a user. In a private room only its creator may,
@@ -522,7 +556,7 @@ export type InviteMemberRequest = Message<"reprise.v1.InviteMemberRequest"> & {
  * Use `create(InviteMemberRequestSchema)` to create a new message.
  */
 export const InviteMemberRequestSchema: GenMessage<InviteMemberRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 11);
+  messageDesc(file_reprise_v1_room, 12);
 
 /**
  * InviteMemberResponse confirms a durable invitation.
@@ -565,7 +599,7 @@ export type InviteMemberResponse = Message<"reprise.v1.InviteMemberResponse"> & 
  * Use `create(InviteMemberResponseSchema)` to create a new message.
  */
 export const InviteMemberResponseSchema: GenMessage<InviteMemberResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 12);
+  messageDesc(file_reprise_v1_room, 13);
 
 /**
  * Invitation is an invitation that is open: the user invited has not joined
@@ -601,7 +635,7 @@ export type Invitation = Message<"reprise.v1.Invitation"> & {
  * Use `create(InvitationSchema)` to create a new message.
  */
 export const InvitationSchema: GenMessage<Invitation> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 13);
+  messageDesc(file_reprise_v1_room, 14);
 
 /**
  * ListInvitationsRequest asks for the caller's open invitations, by room name.
@@ -630,7 +664,7 @@ export type ListInvitationsRequest = Message<"reprise.v1.ListInvitationsRequest"
  * Use `create(ListInvitationsRequestSchema)` to create a new message.
  */
 export const ListInvitationsRequestSchema: GenMessage<ListInvitationsRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 14);
+  messageDesc(file_reprise_v1_room, 15);
 
 /**
  * ListInvitationsResponse is a page of invitations.
@@ -658,7 +692,7 @@ export type ListInvitationsResponse = Message<"reprise.v1.ListInvitationsRespons
  * Use `create(ListInvitationsResponseSchema)` to create a new message.
  */
 export const ListInvitationsResponseSchema: GenMessage<ListInvitationsResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 15);
+  messageDesc(file_reprise_v1_room, 16);
 
 /**
  * GetRoomRequest asks for one room that the caller is a member of.
@@ -679,7 +713,7 @@ export type GetRoomRequest = Message<"reprise.v1.GetRoomRequest"> & {
  * Use `create(GetRoomRequestSchema)` to create a new message.
  */
 export const GetRoomRequestSchema: GenMessage<GetRoomRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 16);
+  messageDesc(file_reprise_v1_room, 17);
 
 /**
  * GetRoomResponse is the room.
@@ -700,7 +734,7 @@ export type GetRoomResponse = Message<"reprise.v1.GetRoomResponse"> & {
  * Use `create(GetRoomResponseSchema)` to create a new message.
  */
 export const GetRoomResponseSchema: GenMessage<GetRoomResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 17);
+  messageDesc(file_reprise_v1_room, 18);
 
 /**
  * ListRoomsRequest asks for the rooms the caller is a member of, by name.
@@ -729,7 +763,7 @@ export type ListRoomsRequest = Message<"reprise.v1.ListRoomsRequest"> & {
  * Use `create(ListRoomsRequestSchema)` to create a new message.
  */
 export const ListRoomsRequestSchema: GenMessage<ListRoomsRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 18);
+  messageDesc(file_reprise_v1_room, 19);
 
 /**
  * ListRoomsResponse is a page of rooms.
@@ -757,7 +791,7 @@ export type ListRoomsResponse = Message<"reprise.v1.ListRoomsResponse"> & {
  * Use `create(ListRoomsResponseSchema)` to create a new message.
  */
 export const ListRoomsResponseSchema: GenMessage<ListRoomsResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 19);
+  messageDesc(file_reprise_v1_room, 20);
 
 /**
  * ListMembersRequest asks for the members of a room the caller is in.
@@ -793,7 +827,7 @@ export type ListMembersRequest = Message<"reprise.v1.ListMembersRequest"> & {
  * Use `create(ListMembersRequestSchema)` to create a new message.
  */
 export const ListMembersRequestSchema: GenMessage<ListMembersRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 20);
+  messageDesc(file_reprise_v1_room, 21);
 
 /**
  * ListMembersResponse is a page of members.
@@ -821,7 +855,7 @@ export type ListMembersResponse = Message<"reprise.v1.ListMembersResponse"> & {
  * Use `create(ListMembersResponseSchema)` to create a new message.
  */
 export const ListMembersResponseSchema: GenMessage<ListMembersResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 21);
+  messageDesc(file_reprise_v1_room, 22);
 
 /**
  * ListEventsRequest asks for a range of a room's log, without following it.
@@ -872,7 +906,7 @@ export type ListEventsRequest = Message<"reprise.v1.ListEventsRequest"> & {
  * Use `create(ListEventsRequestSchema)` to create a new message.
  */
 export const ListEventsRequestSchema: GenMessage<ListEventsRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 22);
+  messageDesc(file_reprise_v1_room, 23);
 
 /**
  * ListEventsResponse is a range of a room's log, in ascending order.
@@ -922,7 +956,7 @@ export type ListEventsResponse = Message<"reprise.v1.ListEventsResponse"> & {
  * Use `create(ListEventsResponseSchema)` to create a new message.
  */
 export const ListEventsResponseSchema: GenMessage<ListEventsResponse> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 23);
+  messageDesc(file_reprise_v1_room, 24);
 
 /**
  * TailRequest reads one room without a session.
@@ -979,5 +1013,5 @@ export type TailRequest = Message<"reprise.v1.TailRequest"> & {
  * Use `create(TailRequestSchema)` to create a new message.
  */
 export const TailRequestSchema: GenMessage<TailRequest> = /*@__PURE__*/
-  messageDesc(file_reprise_v1_room, 24);
+  messageDesc(file_reprise_v1_room, 25);
 

@@ -301,7 +301,8 @@ export type Welcome = Message<"reprise.v1.Welcome"> & {
   rooms: number;
 
   /**
-   * Number of rooms named by RoomState and RoomClosed frames that follow.
+   * Number of rooms named by RoomState, RoomUnavailable and RoomClosed frames
+   * that follow, before anything else.
    *
    * @generated from field: uint32 rooms_changed = 8;
    */
@@ -601,7 +602,7 @@ export enum Outcome {
   EXACT = 2,
 
   /**
-   * As EXACT, but at least one Gap or Rewind follows.
+   * As EXACT, but at least one Gap, Rewind or RoomUnavailable follows.
    *
    * @generated from enum value: OUTCOME_WITH_GAPS = 3;
    */
