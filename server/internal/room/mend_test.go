@@ -25,6 +25,7 @@ type faulty struct {
 	conflicts atomic.Int32            // of the coming appends, so many are refused at their turn
 	opening   func(name string) error // asked before a log is opened; may be nil
 	trimming  func(name string) error // asked before a log is trimmed; may be nil
+	removing  func(name string) error // asked before a room is removed; may be nil
 }
 
 func (s *faulty) OpenLog(ctx context.Context, name string) (store.Log, error) {
@@ -35,6 +36,15 @@ func (s *faulty) OpenLog(ctx context.Context, name string) (store.Log, error) {
 	}
 	l, err := s.Store.OpenLog(ctx, name)
 	return faultyLog{l, s, name}, err
+}
+
+func (s *faulty) RemoveRoom(ctx context.Context, e store.EmptyRoom) (bool, error) {
+	if s.removing != nil {
+		if err := s.removing(e.Name); err != nil {
+			return false, err
+		}
+	}
+	return s.Store.RemoveRoom(ctx, e)
 }
 
 type faultyLog struct {
@@ -442,4 +452,40 @@ func TestTrimOthers(t *testing.T) {
 	if err := h.TrimAll(t.Context()); err != nil || acquire(t, h, "b").Oldest() != 2 {
 		t.Errorf("when the disk reads again: oldest %d, %v", acquire(t, h, "b").Oldest(), err)
 	}
+}
+
+// TestSweepOthers removes the other empty rooms when it fails for one.
+func TestSweepOthers(t *testing.T) {
+	h, f := faultyHub(t, room.Options{EmptyRooms: 50 * time.Millisecond}, pebble.Options{Reserve: -1})
+	var failing atomic.Bool
+	failing.Store(true)
+	f.removing = func(name string) error {
+		if name == "a" && failing.Load() {
+			return fmt.Errorf("%w: input/output error", store.ErrRead)
+		}
+		return nil
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		r, err := h.Acquire(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Join(t.Context(), "alice", room.Checks{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Leave(t.Context(), "alice", room.Checks{}); err != nil {
+			t.Fatal(err)
+		}
+		r.Release()
+	}
+	names := func() int {
+		rooms, err := f.Rooms(t.Context(), "", 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(rooms)
+	}
+	until(t, "the rooms that can be removed are", func() bool { return names() <= 1 })
+	failing.Store(false)
+	until(t, "the other one is when it can be", func() bool { return names() == 0 })
 }

@@ -1,7 +1,9 @@
 package room
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/reprise-chat/reprise/server/internal/store"
@@ -66,10 +68,12 @@ func (s *sweeper) due(now time.Time) (upTo uint64) {
 
 // sweep removes the empty rooms up to upTo, one after another. One that is in
 // use, by a reader that has yet to be told that its membership has ended, is
-// left for the next time.
+// left for the next time, and so is one that cannot be read or removed: the
+// others are not kept for it.
 func (s *sweeper) sweep(ctx context.Context, upTo uint64) error {
 	const page = 256
 	settled := true
+	var failed error
 	for after := s.after; ; {
 		rooms, err := s.hub.store.EmptyRooms(ctx, after, upTo, page)
 		if err != nil {
@@ -77,9 +81,10 @@ func (s *sweeper) sweep(ctx context.Context, upTo uint64) error {
 		}
 		for _, e := range rooms {
 			removed, err := s.hub.remove(ctx, e)
-			if err != nil {
+			if ctx.Err() != nil || errors.Is(err, store.ErrClosed) {
 				return err
 			}
+			failed = cmp.Or(failed, err)
 			settled = settled && removed
 			after = e.Version
 			if settled {
@@ -93,7 +98,7 @@ func (s *sweeper) sweep(ctx context.Context, upTo uint64) error {
 	if settled {
 		s.after = upTo
 	}
-	return nil
+	return failed
 }
 
 // remove removes a room that is still empty and that nobody uses. Whoever wants
