@@ -141,13 +141,33 @@ func (c *Client) Leave(ctx context.Context, room string) error {
 	return err
 }
 
+// Invite invites a user to a room, who becomes a member by joining it: as a
+// member of an open room, or as the creator of a private one. joined reports
+// that the user is a member, by the server's policy or since before. Inviting
+// twice changes nothing, so it is retried as [Client.Join].
+func (c *Client) Invite(ctx context.Context, room, user string) (joined bool, err error) {
+	if err := checkName("room", room); err != nil {
+		return false, err
+	}
+	if err := checkName("user", user); err != nil {
+		return false, err
+	}
+	_, err = c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) error {
+		out, err := chat.InviteMember(ctx, &reprisev1.InviteMemberRequest{Via: via, Room: room, User: user})
+		joined = out.GetJoined()
+		return err
+	})
+	return joined, err
+}
+
 // CreateOptions describe a room to be created.
 type CreateOptions struct {
 	// Title for people, at most 256 bytes.
 	Title string
-	// Private lets in only the creator and Members.
+	// Private lets in only the creator and those who are invited.
 	Private bool
-	// Members are further first members, at most 100.
+	// Members are users to invite, at most 100; a server may have the policy to
+	// make them members at once. See [Client.Invite].
 	Members []string
 	// Retention of the room; nil for the server's default.
 	Retention *Retention
@@ -201,6 +221,19 @@ func (c *Client) ListRooms(ctx context.Context) iter.Seq2[*Room, error] {
 			return err
 		})
 		return page.GetRooms(), page.GetNextPageToken(), err
+	})
+}
+
+// ListInvitations returns the invitations that are open for the user, by room,
+// fetching page after page. It ends after the first error. Join accepts one.
+func (c *Client) ListInvitations(ctx context.Context) iter.Seq2[*Invitation, error] {
+	return pages(func(token string) ([]*Invitation, string, error) {
+		var page *reprisev1.ListInvitationsResponse
+		err := c.read(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) (err error) {
+			page, err = chat.ListInvitations(ctx, &reprisev1.ListInvitationsRequest{PageSize: pageSize, PageToken: token})
+			return err
+		})
+		return page.GetInvitations(), page.GetNextPageToken(), err
 	})
 }
 

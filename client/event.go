@@ -142,6 +142,8 @@ type (
 	Room = reprisev1.Room
 	// Member is one user's membership of one room.
 	Member = reprisev1.Member
+	// Invitation is an invitation that is open.
+	Invitation = reprisev1.Invitation
 	// Session is the place of one program in its user's rooms.
 	Session = reprisev1.Session
 	// Retention bounds what a room keeps.

@@ -34,6 +34,7 @@ type fake struct {
 	sendMessage func(context.Context, *reprisev1.SendMessageRequest) (*reprisev1.SendMessageResponse, error)
 	joinRoom    func(context.Context, *reprisev1.JoinRoomRequest) (*reprisev1.JoinRoomResponse, error)
 	leaveRoom   func(context.Context, *reprisev1.LeaveRoomRequest) (*reprisev1.LeaveRoomResponse, error)
+	invite      func(context.Context, *reprisev1.InviteMemberRequest) (*reprisev1.InviteMemberResponse, error)
 	createRoom  func(context.Context, *reprisev1.CreateRoomRequest) (*reprisev1.CreateRoomResponse, error)
 	listEvents  func(context.Context, *reprisev1.ListEventsRequest) (*reprisev1.ListEventsResponse, error)
 	listRooms   func(context.Context, *reprisev1.ListRoomsRequest) (*reprisev1.ListRoomsResponse, error)
@@ -200,6 +201,17 @@ func (f *fake) JoinRoom(ctx context.Context, r *reprisev1.JoinRoomRequest) (*rep
 
 func (f *fake) LeaveRoom(ctx context.Context, r *reprisev1.LeaveRoomRequest) (*reprisev1.LeaveRoomResponse, error) {
 	return f.leaveRoom(ctx, r)
+}
+
+func (f *fake) InviteMember(ctx context.Context, r *reprisev1.InviteMemberRequest) (*reprisev1.InviteMemberResponse, error) {
+	return f.invite(ctx, r)
+}
+
+func (f *fake) ListInvitations(_ context.Context, r *reprisev1.ListInvitationsRequest) (*reprisev1.ListInvitationsResponse, error) {
+	if r.GetPageToken() == "" {
+		return &reprisev1.ListInvitationsResponse{Invitations: []*reprisev1.Invitation{{Room: "a", By: "bob"}}, NextPageToken: "p2"}, nil
+	}
+	return &reprisev1.ListInvitationsResponse{Invitations: []*reprisev1.Invitation{{Room: "b", By: "eve"}}}, nil
 }
 
 func (f *fake) CreateRoom(ctx context.Context, r *reprisev1.CreateRoomRequest) (*reprisev1.CreateRoomResponse, error) {

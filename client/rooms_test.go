@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -63,11 +64,11 @@ func TestRunEndsWhenARoomCannotBeJoined(t *testing.T) {
 		cfg := f.config("one")
 		cfg.Rooms = []string{"secret"}
 		f.joinRoom = func(context.Context, *reprisev1.JoinRoomRequest) (*reprisev1.JoinRoomResponse, error) {
-			return nil, refused(codes.PermissionDenied, "JOIN_REFUSED", 0)
+			return nil, refused(codes.AlreadyExists, "ROOM_EXISTS", 0)
 		}
 		r := start(t, f.client(cfg), &recorder{})
 		f.welcome(1).serveBye()
-		if err := r.wait(); !errors.Is(err, ErrPermissionDenied) || !strings.Contains(err.Error(), "secret") {
+		if err := r.wait(); !errors.Is(err, ErrRoomExists) || !strings.Contains(err.Error(), "secret") {
 			t.Errorf("Run: %v", err)
 		}
 	})
@@ -173,5 +174,39 @@ func TestPositionsAreNamedInParts(t *testing.T) {
 		s.serveBye()
 		synctest.Wait()
 		r.stop()
+	})
+}
+
+// An invitation is retried until there is an answer; those that are open come
+// in pages.
+func TestInvitations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "one")
+		c := f.client(f.config("one"))
+		asked := 0
+		f.invite = func(_ context.Context, r *reprisev1.InviteMemberRequest) (*reprisev1.InviteMemberResponse, error) {
+			if asked++; asked == 1 {
+				return nil, refused(codes.Unavailable, "", 0)
+			}
+			return &reprisev1.InviteMemberResponse{Joined: r.GetRoom() == "den" && r.GetUser() == "花子"}, nil
+		}
+		if joined, err := c.Invite(t.Context(), "den", "花子"); !joined || err != nil || asked != 2 {
+			t.Errorf("Invite: %t, %v, asked %d times", joined, err, asked)
+		}
+		for _, bad := range [][2]string{{"", "bob"}, {"den", ""}, {"den", "a b"}} {
+			if _, err := c.Invite(t.Context(), bad[0], bad[1]); err == nil || asked != 2 {
+				t.Errorf("Invite %q: %v, asked %d times", bad, err, asked)
+			}
+		}
+		var got []string
+		for i, err := range c.ListInvitations(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, i.GetRoom()+" by "+i.GetBy())
+		}
+		if want := []string{"a by bob", "b by eve"}; !slices.Equal(got, want) {
+			t.Errorf("invitations %q, want %q", got, want)
+		}
 	})
 }

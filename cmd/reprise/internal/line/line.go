@@ -65,6 +65,8 @@ func OfEvent(e reprise.Event) Record {
 			r.Type = "joined"
 		case reprisev1.MemberChange_KIND_LEFT:
 			r.Type = "left"
+		case reprisev1.MemberChange_KIND_INVITED:
+			r.Type = "invited"
 		}
 	case *reprisev1.Event_RoomChange:
 		r.Type, r.Title = "created", body.RoomChange.GetTitle()
@@ -110,6 +112,8 @@ func (r Record) String() string {
 			return Clean(fmt.Sprintf("%s %s (by %s)", r.User, r.Type, r.Sender))
 		}
 		return Clean(fmt.Sprintf("%s %s", r.User, r.Type))
+	case "invited":
+		return Clean(fmt.Sprintf("%s invited %s", r.Sender, r.User))
 	case "created":
 		if r.Title != "" {
 			return Clean(fmt.Sprintf("%s created the room: %s", r.Sender, r.Title))

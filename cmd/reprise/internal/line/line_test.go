@@ -37,6 +37,7 @@ func TestRecords(t *testing.T) {
 			`{"type":"custom",` + head + `,"custom":"move","data":"{}"}`, "* alice sent move: {}",
 		},
 		{OfEvent(member(reprisev1.MemberChange_KIND_JOINED, "bob")), `{"type":"joined",` + head + `,"user":"bob"}`, "* bob joined (by alice)"},
+		{OfEvent(member(reprisev1.MemberChange_KIND_INVITED, "bob")), `{"type":"invited",` + head + `,"user":"bob"}`, "* alice invited bob"},
 		{OfEvent(member(reprisev1.MemberChange_KIND_LEFT, "alice")), `{"type":"left",` + head + `,"user":"alice"}`, "* alice left"},
 		{
 			OfEvent(event(&reprisev1.Event{Body: &reprisev1.Event_RoomChange{RoomChange: &reprisev1.RoomChange{Title: "Hall"}}})),

@@ -3,11 +3,13 @@
 package place
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	reprise "github.com/reprise-chat/reprise/client"
 )
@@ -32,12 +34,28 @@ func Dir(getenv func(string) string) (string, error) {
 	return filepath.Join(home, ".local", "state", "reprise"), nil
 }
 
+// maxElement bounds a name in a path; most file systems take 255 bytes.
+const maxElement = 200
+
+// element makes a name one element of a path, whatever it is: neither "." nor
+// "..", and not longer than file systems take.
+func element(name string) string {
+	s := url.PathEscape(name)
+	switch {
+	case len(s) > maxElement:
+		return fmt.Sprintf("%%%x", sha256.Sum256([]byte(name)))
+	case strings.Trim(s, ".") == "":
+		return strings.ReplaceAll(s, ".", "%2E")
+	}
+	return s
+}
+
 // Open returns the first place of user on server, below dir, that no running
 // chat has. So a chat that is opened again goes on where it was closed, and a
 // second one at the same time has a place of its own, which it too finds
 // again. Close the store.
 func Open(dir, server, user string) (*reprise.FileStore, error) {
-	dir = filepath.Join(dir, url.PathEscape(server), url.PathEscape(user))
+	dir = filepath.Join(dir, element(server), element(user))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot keep the chat's place: %w", err)
 	}

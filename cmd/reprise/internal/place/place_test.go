@@ -1,7 +1,9 @@
 package place
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	reprise "github.com/reprise-chat/reprise/client"
@@ -77,5 +79,29 @@ func TestOpenRefusesTooMany(t *testing.T) {
 	if s, err := Open(dir, "127.0.0.1:9090", "alice"); err == nil {
 		s.Close()
 		t.Error("one more place was opened than there may be")
+	}
+}
+
+// TestAnyName: every name that a user may have has a place of its own, within
+// the directory.
+func TestAnyName(t *testing.T) {
+	dir := t.TempDir()
+	seen := make(map[string]bool)
+	for _, user := range []string{".", "..", "...", "a/b", "%2E", strings.Repeat("花", 42), strings.Repeat("花", 41) + "子", strings.Repeat("x", 128)} {
+		s, err := Open(dir, "127.0.0.1:9090", user)
+		if err != nil {
+			t.Errorf("%q: %v", user, err)
+			continue
+		}
+		defer s.Close()
+		e := element(user)
+		if seen[e] || strings.ContainsAny(e, `/\`) || e == "." || e == ".." {
+			t.Errorf("%q is in %q", user, e)
+		}
+		seen[e] = true
+	}
+	inside, err := os.ReadDir(filepath.Join(dir, "127.0.0.1:9090"))
+	if err != nil || len(inside) != len(seen) {
+		t.Errorf("%d places are in the directory, and should be %d, %v", len(inside), len(seen), err)
 	}
 }
