@@ -24,7 +24,8 @@ func (g *Gateway) serveWebsocket(w http.ResponseWriter, r *http.Request, why *re
 	up := &upgrade{ResponseWriter: w, opts: &g.opts, call: c}
 	defer up.close()
 	c.hangUp = func(bool) { up.conn.closing.Store(true) }
-	g.wrapper.ServeHTTP(up, c.forWrapper(r))
+	// Not ServeHTTP, which has a 403 for methods that are not registered.
+	g.wrapper.HandleGrpcWebsocketRequest(up, c.forWrapper(r))
 }
 
 // upgrade hands its connection over to the websocket library once the call's

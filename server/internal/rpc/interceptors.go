@@ -92,6 +92,9 @@ func (g guard) unary(about *method, handle unaryHandler) unaryHandler {
 	s := g.service
 	return func(srv any, ctx context.Context, _ func(any) error, next grpc.UnaryServerInterceptor) (out any, err error) {
 		defer s.recovered(ctx, about.name, &err)
+		if err := checkContent(ctx); err != nil {
+			return nil, err
+		}
 		if ctx, err = s.authenticate(ctx, about); err != nil {
 			return nil, err
 		}
@@ -104,6 +107,9 @@ func (g guard) unary(about *method, handle unaryHandler) unaryHandler {
 func (g guard) stream(about *method, in grpc.ServerStream, handle func(grpc.ServerStream) error) (err error) {
 	s, ctx := g.service, in.Context()
 	defer s.recovered(ctx, about.name, &err)
+	if err := checkContent(ctx); err != nil {
+		return err
+	}
 	if ctx, err = s.authenticate(ctx, about); err != nil {
 		return err
 	}
@@ -118,6 +124,19 @@ func (g guard) stream(about *method, in grpc.ServerStream, handle func(grpc.Serv
 	defer r.done()
 	uncompressed(r)
 	return handle(&identified{in, context.WithValue(ctx, readerKey{}, r), r})
+}
+
+// checkContent refuses messages that say that they are no protobuf: the codec
+// would take them for it.
+func checkContent(ctx context.Context) error {
+	s, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ ContentSubtype() string })
+	if !ok || s.ContentSubtype() == "" || s.ContentSubtype() == "proto" {
+		return nil
+	}
+	return &refusal{
+		reason:  reason.ContentType,
+		message: fmt.Sprintf("messages are protobuf: content-type application/grpc+proto, not application/grpc+%.40s", s.ContentSubtype()),
+	}
 }
 
 // request reads a unary call's request.
