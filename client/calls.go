@@ -24,6 +24,13 @@ func (c *Client) call(ctx context.Context, f func(context.Context, reprisev1.Cha
 		return err
 	}
 	err = errorOf(f(ctx, conn.chat))
+	select {
+	case <-c.closed:
+		if err != nil {
+			return errors.Join(ErrClosed, err)
+		}
+	default:
+	}
 	if isNetwork(err) && ctx.Err() == nil {
 		conn.retire(true)
 	}

@@ -423,3 +423,41 @@ func TestP7_JoinsDuringAttach(t *testing.T) {
 	close(stop)
 	wg.Wait()
 }
+
+// A client that has positions and no session names neither a session nor a key.
+// It goes on from its positions, and a room without one is told as a Gap, not
+// left out.
+func TestP2_ResumeWithPositionsAndNoSession(t *testing.T) {
+	for _, door := range []string{"Connect", "Resume"} {
+		n := serve(t)
+		n.join("alice", "held")
+		n.join("bob", "held")
+		n.say("bob", "held", "one", "two")
+		s := n.connect("alice", &reprisev1.OpenRequest{History: 100}).caughtUp()
+		s.hangUp()
+		_ = s.end()
+		n.say("bob", "held", "three")
+		n.join("alice", "elsewhere")
+		n.join("bob", "elsewhere")
+		n.say("bob", "elsewhere", "four")
+
+		r := &reprisev1.ResumeRequest{InstanceId: "i1", Positions: s.positions()}
+		var back *stream
+		if door == "Connect" {
+			back = n.connect("alice", r).caughtUp()
+		} else {
+			back = n.resume("alice", r).caughtUp()
+		}
+		if w := back.welcome; w.GetOutcome() != reprisev1.Outcome_OUTCOME_REBUILT || w.GetSessionId() == "" || w.GetSessionId() == s.welcome.GetSessionId() {
+			t.Errorf("%s: %v", door, w)
+		}
+		if held := back.rooms["held"]; len(held.gaps) != 0 || len(held.offsets) != 1 {
+			t.Errorf("%s: of the room that was held %d events and %v came, want the one that is missing", door, len(held.offsets), held.gaps)
+		}
+		head := n.room("alice", "elsewhere").GetHead()
+		if gaps := back.rooms["elsewhere"].gaps; len(gaps) != 1 || gaps[0].GetFirst() != 1 || gaps[0].GetLast() != head ||
+			gaps[0].GetReason() != reprisev1.GapReason_GAP_REASON_POSITION_UNKNOWN || !gaps[0].GetRecoverable() {
+			t.Errorf("%s: the room without a position came with %v, want everything up to %d as unknown", door, gaps, head)
+		}
+	}
+}

@@ -200,6 +200,7 @@ func (w *world) client(user string) *reprise.Client {
 	w.t.Helper()
 	c, err := reprise.New(reprise.Config{
 		Addresses: []string{w.server},
+		Logger:    slog.New(slog.DiscardHandler),
 		Token:     func(context.Context) (string, error) { return "dev:" + user, nil },
 	})
 	if err != nil {
@@ -297,6 +298,8 @@ func (w *world) runUntilKilled(kill int) {
 	w.t.Helper()
 	done := make(chan struct{})
 	var talking sync.WaitGroup
+	defer talking.Wait()
+	defer close(done)
 	talking.Go(func() {
 		for i := 1; ; i++ {
 			select {
@@ -318,8 +321,6 @@ func (w *world) runUntilKilled(kill int) {
 		w.mu.Unlock()
 		w.run(0, after)
 	}
-	close(done)
-	talking.Wait()
 }
 
 // run runs the program until it has killed itself at a point, or until it is

@@ -154,7 +154,11 @@ func (s *Service) resume(ctx context.Context, out grpc.ServerStream, r *reprisev
 	if err := checkKey(ctx, r, prefix); err != nil {
 		return nil, err
 	}
-	if err := s.enter(ctx, "s "+r.GetSessionId()); err != nil {
+	client := "s " + r.GetSessionId()
+	if r.GetSessionId() == "" { // positions, from which a session is built
+		client = "i " + r.GetInstanceId()
+	}
+	if err := s.enter(ctx, client); err != nil {
 		return nil, err
 	}
 	positions := make(map[string]room.Position, len(r.GetPositions()))
@@ -176,6 +180,9 @@ func (s *Service) resume(ctx context.Context, out grpc.ServerStream, r *reprisev
 // checkKey refuses a resume key that is none, or another user's: before the
 // gate, because it is cheap.
 func checkKey(ctx context.Context, r *reprisev1.ResumeRequest, prefix string) error {
+	if r.GetSessionId() == "" && r.GetResumeKey() == "" {
+		return nil
+	}
 	err := session.CheckKey(r.GetResumeKey(), auth.FromContext(ctx).User)
 	if errors.Is(err, session.ErrKeyMalformed) {
 		v := violations{prefix: prefix}
