@@ -27,12 +27,16 @@ var controls = []struct {
 	{"forget-client-id", "P4", "TestP4_RetryIsOneEvent", ""},
 	{"dedupe-separately", "P4", "TestP4_PowerLossKeepsClientIDs", "server/internal/store/pebble"},
 	{"stay-failed", "P4", "TestP4_RefusedAppendHarmsNoOther", "server/internal/room"},
+	{"session-first", "P4", "TestP4_RetryAfterTheSessionEnded", ""},
 	{"ignore-fence", "P5", "TestP5_NothingAfterTheWelcome", ""},
 	{"fence-in-memory", "P5", "TestP5_PowerLossKeepsTheFence", "server/internal/store/pebble"},
 	{"drop-slow", "P6", "TestP6_StalledReaders", ""},
 	{"forget-rooms", "P7", "TestP7_GainedAndLostWhileAway", ""},
+	{"tell-once", "P7", "TestP7_LostWelcomesTellAgain", ""},
 	{"expire-sessions", "P8", "TestP8_QuietRooms", ""},
 	{"believe-clock", "P8", "TestP8_ClockAhead", "server/internal/room"},
+	{"evict-by-clock", "P8", "TestP8_ClockStepEndsNoNewSession", "server/internal/session"},
+	{"keep-no-slots", "P10", "TestP10_Storm", "server/internal/limit"},
 	{"name-everything", "P13", "TestP13_HandshakeBytes", ""},
 }
 

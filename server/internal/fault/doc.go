@@ -45,6 +45,10 @@ const (
 	BelieveClock      = "believe-clock"      // P8: ages are reckoned with whatever the clock says
 	IgnoreIncarnation = "ignore-incarnation" // P2: a position is good whatever its incarnation
 	ShareIncarnation  = "share-incarnation"  // P2: a room that is made again has the incarnation of the one that was removed
+	SessionFirst      = "session-first"      // P4: that a session has ended is looked at before whether a publish is a retry
+	TellOnce          = "tell-once"          // P7: what a Welcome told counts as told, whether or not it arrived
+	EvictByClock      = "evict-by-clock"     // P8: the session that makes room is the one whose last attach looks longest ago
+	KeepNoSlots       = "keep-no-slots"      // P10: who is sent away is told a time, and has no claim to it
 	NameEverything    = "name-everything"    // P13: every room is named at a resume
 	SkipUnavailable   = "skip-unavailable"   // P2: a room that could not be read goes on at its head
 	StayFailed        = "stay-failed"        // P4: a room whose write was refused never takes one again

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/reprise-chat/reprise/server/internal/fault"
 )
 
 // Caller is who wants to pass a Gate.
@@ -152,6 +154,9 @@ func (g *Gate) admit(c Caller, light bool, now time.Time) (*slot, error) {
 		return g.waitLocked(s, now), nil
 	case d > g.o.Horizon || len(g.slots) >= maxSlots || g.addresses[c.Address] >= maxSlots/2:
 		return nil, &Error{g.o.What, g.o.Horizon/2 + rand.N(g.o.Horizon/2)}
+	}
+	if fault.Broken(fault.KeepNoSlots) {
+		return nil, &Error{g.o.What, d}
 	}
 	g.lanes[s.lane].take(s.at)
 	g.slots[key] = s

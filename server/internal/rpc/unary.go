@@ -6,6 +6,7 @@ import (
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/session"
 )
@@ -61,7 +62,7 @@ func publishing[T any](ctx context.Context, s *Service, via *reprisev1.Via, star
 		}
 		spoken, release, err := s.callerOf(ctx, via)
 		switch {
-		case errors.Is(err, session.ErrNotFound):
+		case errors.Is(err, session.ErrNotFound) && !fault.Broken(fault.SessionFirst):
 			c.fence = func() error { return err }
 		case err != nil:
 			return none, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -30,6 +31,9 @@ func (g *Registry) makeRoom(ctx context.Context, user string) error {
 		}
 	}
 	slices.SortFunc(candidates, func(a, b dispensable) int {
+		if fault.Broken(fault.EvictByClock) {
+			return a.rec.Attached.Compare(b.rec.Attached)
+		}
 		return cmp.Or(
 			cmp.Compare(a.worth, b.worth),
 			cmp.Compare(a.rec.Used, b.rec.Used),
