@@ -183,3 +183,59 @@ func TestRoomsPerUserIsKept(t *testing.T) {
 		t.Errorf("a fourth room after a restart: %v", err)
 	}
 }
+
+// TestPositionsOfLostRoomsGo: what a session holds of rooms that its user left
+// is removed once the client was told, so that a resume does not read more with
+// each room that was ever joined; and one whose end is not remembered any more
+// is told of too, once.
+func TestP7_PositionsOfLostRoomsGo(t *testing.T) {
+	st, err := pebble.Open(t.TempDir(), pebble.Options{Reserve: -1, Sync: pebble.SyncNever})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := serve(t, func(o *server.Options) { o.Store = st })
+	n.join("alice", "stays", "early", "late")
+	s := n.open("alice", &reprisev1.OpenRequest{}).caughtUp()
+	s.hangUp()
+	positions := func(want int) {
+		t.Helper()
+		ps, err := st.Positions(t.Context(), s.welcome.GetSessionId())
+		if err != nil || len(ps) != want {
+			t.Fatalf("positions %v, %v; want %d", ps, err, want)
+		}
+	}
+	positions(3)
+	n.leave("alice", "early")
+	ctx := as(t, "alice")
+	for i := range store.MaxEnded { // pushes it out of what is remembered
+		room := fmt.Sprint("passing", i)
+		if _, err := n.JoinRoom(ctx, &reprisev1.JoinRoomRequest{Room: room}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.LeaveRoom(ctx, &reprisev1.LeaveRoomRequest{Room: room}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := n.leave("alice", "late")
+	resume := func() *stream {
+		t.Helper()
+		// Without positions: the server has them.
+		next := n.resume("alice", &reprisev1.ResumeRequest{SessionId: s.welcome.GetSessionId(), ResumeKey: s.welcome.GetResumeKey()}).caughtUp()
+		next.hangUp()
+		s = next
+		return next
+	}
+	told := resume()
+	if c := told.rooms["early"].closed; c == nil || c.GetReason() != reprisev1.RoomClosed_REASON_UNSPECIFIED {
+		t.Errorf("of the end that is not remembered it is told %v", c)
+	}
+	if c := told.rooms["late"].closed; c.GetReason() != reprisev1.RoomClosed_REASON_LEFT || c.GetOffset() != left {
+		t.Errorf("of the end that is remembered it is told %v", c)
+	}
+	positions(3) // the Welcome may have been lost
+	again := resume()
+	if again.rooms["early"] != nil || again.rooms["late"] != nil {
+		t.Errorf("it is told again: %v, %v", again.rooms["early"], again.rooms["late"])
+	}
+	positions(1)
+}

@@ -82,6 +82,7 @@ type attaching struct {
 	version uint64 // and now
 	stored  map[string]store.Position
 	lost    []store.UserRoom
+	over    []string  // rooms with a stored position whose loss the client was told of
 	absent  []*absent // rooms that could not be opened
 	gained  map[string]bool
 	replay  uint64 // events
@@ -139,7 +140,7 @@ func (at *attaching) resume(ctx context.Context, r Resume) error {
 
 // prepare decides where each room starts and returns the positions that are to
 // be stored with the attach: of rooms that the client named, and of those it
-// gained.
+// gained, or whose loss it knows of.
 func (at *attaching) prepare(ctx context.Context, c *session.Candidate, r Resume) (named, gained []store.Position, err error) {
 	if at.stored, err = c.Positions(ctx); err != nil {
 		return nil, nil, err
@@ -159,6 +160,9 @@ func (at *attaching) prepare(ctx context.Context, c *session.Candidate, r Resume
 		case at.gained[p.name()]:
 			gained = append(gained, p.stored())
 		}
+	}
+	for _, name := range at.over {
+		gained = append(gained, store.Position{Room: name, Gone: true})
 	}
 	for _, b := range at.absent {
 		p, _ := b.stored()
@@ -232,8 +236,11 @@ func (at *attaching) rooms(ctx context.Context) error {
 		}
 		mine[ur.Room] = true
 		if !ur.Joined {
-			if at.mustTell(ur) {
+			switch _, held := at.stored[ur.Room]; {
+			case at.mustTell(ur):
 				at.lost = append(at.lost, ur)
+			case held: // and the client was told
+				at.over = append(at.over, ur.Room)
 			}
 			continue
 		}
@@ -260,9 +267,33 @@ func (at *attaching) rooms(ctx context.Context) error {
 			at.lost = append(at.lost, store.UserRoom{Room: name})
 		}
 	}
+	at.unrecorded(memberships, mine)
 	slices.SortFunc(a.places, func(p, q *place) int { return strings.Compare(p.name(), q.name()) })
 	slices.SortFunc(at.lost, func(p, q store.UserRoom) int { return strings.Compare(p.Room, q.Room) })
 	return nil
+}
+
+// unrecorded looks at the rooms that the session has a position in and the user
+// no record of: an end that is not remembered any more is older than all that
+// are. If the client may not have been told of it, it is told that the room is
+// lost; otherwise the position is of no use to anybody.
+func (at *attaching) unrecorded(memberships []store.UserRoom, mine map[string]bool) {
+	oldest := at.version + 1
+	for _, ur := range memberships {
+		if !ur.Joined {
+			oldest = min(oldest, ur.Version)
+		}
+	}
+	for name := range at.stored {
+		_, claimed := at.claimed[name]
+		switch {
+		case mine[name] || claimed:
+		case at.seen+1 < oldest:
+			at.lost = append(at.lost, store.UserRoom{Room: name})
+		default:
+			at.over = append(at.over, name)
+		}
+	}
 }
 
 // mustTell reports whether the client has to be told that a membership has

@@ -221,7 +221,7 @@ func (c *Candidate) Covers(checkpoint string, stored map[string]store.Position, 
 
 // Commit raises the attach number by compare-and-swap, rotates the key, stores
 // in the same commit the positions that the client named and those of rooms it
-// has gained, and makes h the holder. From here on nothing from an older
+// has gained or lost, and makes h the holder. From here on nothing from an older
 // attachment is accepted. The candidate is used up. The caller calls Welcomed
 // when the old holder may be told.
 func (c *Candidate) Commit(ctx context.Context, h Holder, seen uint64, named, gained []store.Position) (*Attached, error) {

@@ -366,6 +366,8 @@ type Position struct {
 	Offset      uint64
 	// Checkpoint is the session's checkpoint number by which this was stored.
 	Checkpoint uint64
+	// Gone, in a write: there is to be no position in the room.
+	Gone bool
 }
 
 // CorruptError says where damage was found. It wraps ErrCorrupt.

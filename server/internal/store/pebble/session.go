@@ -148,6 +148,10 @@ func (b *batch) noteSession(id string, s *store.Session) {
 
 func (b *batch) putPositions(id string, checkpoint uint64, positions []store.Position) {
 	for _, p := range positions {
+		if p.Gone {
+			b.delete(positionKey(id, p.Room))
+			continue
+		}
 		b.set(positionKey(id, p.Room), encode(&storev1.Position{
 			Incarnation: []byte(p.Incarnation),
 			Offset:      p.Offset,
