@@ -124,7 +124,7 @@ func TestInvitations(t *testing.T) {
 
 // TestStrangerIsToldOfNoRoom: to a stranger a private room is a name that is
 // taken, like that of an open room, and where joining makes no rooms it is
-// nothing at all. (R2, R30)
+// nothing at all (R2, R30).
 func TestStrangerIsToldOfNoRoom(t *testing.T) {
 	same := func(what string, a, b error) {
 		t.Helper()

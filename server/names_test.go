@@ -77,7 +77,7 @@ func TestNamesOfAnyScript(t *testing.T) {
 	n := serve(t)
 	users, room := []string{"josé", "花子", "Ωμέγα", "auth0|50%", "a/b"}, "広場|50"
 	slices.Sort(users)
-	encoded := func(user string) string { return url.PathEscape(user) }
+	encoded := url.PathEscape
 	for _, user := range users {
 		n.join(encoded(user), room)
 		n.say(encoded(user), room, "from "+user)

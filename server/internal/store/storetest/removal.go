@@ -66,11 +66,11 @@ func testEndedMemberships(t *testing.T, h Harness) {
 	for i := range store.MaxEnded + more {
 		name := fmt.Sprintf("left %04d", i)
 		l := openRoom(t, h.Store, name)
-		l.log.Append(&store.Append{
+		check(t, l.log.Append(&store.Append{
 			Create: &store.Meta{Name: name}, Events: []store.Event{l.eventAt(1, "bob", "", "joined"), l.eventAt(2, "bob", "", "left")},
 			Members: []store.MemberChange{{User: "bob", Joined: true, Offset: 1, By: "bob"}, {User: "bob", Offset: 2, By: "bob"}},
 			Done:    func(err error) { done <- err },
-		})
+		}))
 		if i == more {
 			back.change("bob", true, "bob") // and is not one of the ended ones any more
 		}
