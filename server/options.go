@@ -65,7 +65,9 @@ type Options struct {
 	Page http.Handler
 
 	// Retention is for rooms that have none of their own; default: keep
-	// everything. It is applied every TrimEvery, default one minute.
+	// everything. It is applied every TrimEvery, default one minute. A machine's
+	// clock that was set counts for MaxAge once the new time has held for as long
+	// as the step is wide, at most an hour.
 	Retention Retention
 	TrimEvery time.Duration
 	// EmptyRooms is how long a room without members is kept: then it is removed

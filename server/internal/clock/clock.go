@@ -110,10 +110,15 @@ func (c *Clock) look() (wall, course time.Time, believed bool) {
 		c.last.Wall, c.believe = now.Wall, now.Mono+Settle
 	case c.ahead == 0 || (ahead-c.ahead).Abs() > tolerance:
 		c.ahead, c.since = ahead, now.Mono
-		c.report("the clock was set, or stood still while the server was away: until it has held, ages are reckoned as if it had not been", ahead)
+		if worthTelling(ahead) {
+			c.logger.Warn("the clock was set, or the server was away: until it has held, ages are reckoned as if it had not been",
+				"step", ahead.Round(time.Second).String(), "has_to_hold", min(ahead.Abs(), Settle).String())
+		}
 	case now.Mono-c.since >= min(ahead.Abs(), Settle):
 		c.last.Wall, c.ahead = now.Wall, 0
-		c.report("the clock has held and is believed", ahead)
+		if worthTelling(ahead) {
+			c.logger.Warn("the clock that was set has held and is believed", "step", ahead.Round(time.Second).String())
+		}
 	}
 	if !c.believed && now.Mono >= c.believe {
 		c.believed = true
@@ -121,9 +126,5 @@ func (c *Clock) look() (wall, course time.Time, believed bool) {
 	return now.Wall, c.last.Wall, c.believed
 }
 
-// report tells of steps that are more than a restart.
-func (c *Clock) report(text string, ahead time.Duration) {
-	if ahead.Abs() >= Settle || ahead < 0 {
-		c.logger.Warn(text, "step", ahead.Round(time.Second).String(), "holds_for", min(ahead.Abs(), Settle).String())
-	}
-}
+// worthTelling reports whether a step is more than what a restart takes.
+func worthTelling(step time.Duration) bool { return step.Abs() >= Settle || step < 0 }

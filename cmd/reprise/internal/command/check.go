@@ -17,9 +17,10 @@ func newCheck(std Streams) *cobra.Command {
 		Use:   "check DIR",
 		Short: "Check a data directory for damage",
 		Long: `Read everything in the data directory of a stopped server and report what is
-not as it was written: damaged files, records that do not decode, and records
-that do not agree with each other, with the room, the offset and the file where
-they are known. Nothing is changed. Exits with 0 if all is well, and 1 if not.
+not as it was written: damaged and missing files, records that do not decode,
+and records that do not agree with each other, with the room, the offset and the
+file where they are known. Nothing is changed, and to be allowed to read is
+enough. Exits with 0 if all is well, and 1 if not.
 
 What it cannot tell: damage in the last writes before a crash looks like a write
 that the crash cut off. That is printed as a note.`,

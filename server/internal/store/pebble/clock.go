@@ -16,7 +16,7 @@ func (s *Store) Clock(ctx context.Context) (seen time.Time, err error) {
 		if err != nil {
 			return badRecord(keyClock, err)
 		}
-		seen = time.Unix(0, int64(n)) //nolint:gosec // as it was written
+		seen = time.Unix(0, int64(n))
 		return nil
 	})
 	return seen, err
@@ -36,6 +36,6 @@ type noteClock struct {
 func (o *noteClock) cost() (events, bytes int) { return 1, 16 }
 
 func (o *noteClock) apply(b *batch) error {
-	b.set(keyClock, encodeUint64(uint64(o.now.UnixNano()))) //nolint:gosec // read back as it is
+	b.set(keyClock, encodeUint64(uint64(o.now.UnixNano())))
 	return nil
 }

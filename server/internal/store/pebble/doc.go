@@ -59,6 +59,11 @@
 //     from a write that was cut off. Acknowledged events may then be gone. The
 //     incarnation of this start makes that visible to every client that held
 //     them: an offset is given twice only under another incarnation.
+//   - A log that is missing, cut short, or an older one: Open refuses, with the
+//     help of logs.sum ([logsName]), and so it does where another file is missing
+//     without which the directory is not whole.
+//   - The directory moved, replaced, deleted, or changed from outside while it is
+//     open: the store fails before it acknowledges anything more ([home]).
 //   - Damage in the manifest, Pebble's list of tables: Open refuses, with the
 //     help of manifest.sum ([sumName]). A manifest whose last record was cut off
 //     by the loss of power opens, and nothing is missing.

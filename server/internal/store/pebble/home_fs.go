@@ -2,7 +2,6 @@ package pebble
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -49,14 +48,14 @@ func (fs homeFS) added(name string, err error) error {
 }
 
 // plain is an error with names as people know them.
-func (hfs homeFS) plain(err error) error {
+func (fs homeFS) plain(err error) error {
 	back := func(name string) string {
-		if rest, ok := strings.CutPrefix(name, hfs.h.via); ok {
-			return hfs.h.dir + rest
+		if rest, ok := strings.CutPrefix(name, fs.h.via); ok {
+			return fs.h.dir + rest
 		}
 		return name
 	}
-	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+	if e := (*os.PathError)(nil); errors.As(err, &e) {
 		e.Path = back(e.Path)
 	}
 	if e := (*os.LinkError)(nil); errors.As(err, &e) {

@@ -76,10 +76,11 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: data directory: %w", err)
 	}
-	lock, h, err := o.take(dir)
+	lock, h, fsys, err := o.take(dir)
 	if err != nil {
 		return nil, err
 	}
+	o.FS = fsys
 	s := &Store{
 		opts:        o,
 		dir:         dir,
@@ -100,16 +101,15 @@ func Open(dir string, o Options) (*Store, error) {
 
 // take locks the directory. On a disk the store holds on to it from here on, and
 // not to its name.
-func (o *Options) take(dir string) (lock io.Closer, h *home, err error) {
+func (o Options) take(dir string) (lock io.Closer, h *home, fsys vfs.FS, err error) {
 	if o.FS != nil {
 		lock, err = lockDir(o.FS, dir)
-		return lock, nil, err
+		return lock, nil, o.FS, err
 	}
 	if h, err = openHome(dir, o.Logger); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	o.FS = homeFS{o.fs(), h}
-	return h, h, nil
+	return h, h, homeFS{o.fs(), h}, nil
 }
 
 func (s *Store) open() error {
