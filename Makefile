@@ -186,10 +186,10 @@ sim: ## the simulation with SEEDS (1000) seeds from SEED (1) on
 	go test -count=1 -timeout 0 -run '^TestSim$$' ./server/internal/sim -seeds $(SEEDS) -seed $(SEED)
 
 .PHONY: faults
-faults: ## test-faults for long, and a soak of SOAK (10m): 200 kills, 50 power cuts, ...; then the table in docs/promises.md
+faults: ## test-faults for long, and a soak of SOAK (10m): 200 kills, 50 power cuts, 50 full disks, ...; then the table in docs/promises.md
 	rm -f docs/faults.json
 	REPRISE_FAULTS=1 REPRISE_REPORT=$(CURDIR)/docs/faults.json \
-	  REPRISE_KILLS=200 REPRISE_POINTS=10 REPRISE_SPELLS=8 REPRISE_PAUSES=10 REPRISE_PAUSE=20s REPRISE_POWERCUTS=50 \
+	  REPRISE_KILLS=200 REPRISE_POINTS=10 REPRISE_SPELLS=8 REPRISE_PAUSES=10 REPRISE_PAUSE=20s REPRISE_POWERCUTS=50 REPRISE_CROSSINGS=50 \
 	  go test -count=1 -parallel 4 -timeout 0 -v ./internal/robustness
 	REPRISE_REPORT=$(CURDIR)/docs/faults.json $(MAKE) soak
 	go run ./internal/robustness/table
