@@ -52,8 +52,11 @@ type attachment struct {
 	// Delivery: the goroutine that runs the handler.
 	caughtUp     bool
 	roomCaughtUp map[string]bool
-	closed       map[string]bool // rooms that it said are lost
-	broken       bool
+	// unavailable are the rooms that the server could not read and has not sent
+	// since, as far as they count among the user's rooms.
+	unavailable map[string]bool
+	closed      map[string]bool // rooms that it said are lost
+	broken      bool
 
 	// Send side: what the goroutine of write takes.
 	out   chan *reprisev1.ClientFrame
@@ -391,6 +394,7 @@ func (a *attachment) welcomed(w *reprisev1.Welcome, log *slog.Logger) {
 	a.lastSeen = a.started
 	a.log = log.With("session", w.GetSessionId(), "attach", w.GetAttach())
 	a.roomCaughtUp, a.closed = make(map[string]bool), make(map[string]bool)
+	a.unavailable = make(map[string]bool)
 	a.out = make(chan *reprisev1.ClientFrame)
 	a.beat = make(chan struct{}, 1)
 	a.acked = make(chan struct{}, 1)

@@ -35,6 +35,8 @@ func (r *run) deliverItem(ctx context.Context, it item) error {
 		return r.deliverRewind(ctx, it.from, f.Rewind)
 	case *reprisev1.ServerFrame_RoomState:
 		return r.deliverRoom(ctx, it.from, f.RoomState)
+	case *reprisev1.ServerFrame_RoomUnavailable:
+		return r.deliverRoomUnavailable(ctx, it.from, f.RoomUnavailable)
 	case *reprisev1.ServerFrame_RoomClosed:
 		return r.deliverRoomClosed(ctx, it.from, f.RoomClosed)
 	case *reprisev1.ServerFrame_CaughtUp:
@@ -185,8 +187,25 @@ func (r *run) deliverRoom(ctx context.Context, a *attachment, f *reprisev1.RoomS
 		}
 	}
 	a.roomCaughtUp[name] = false
-	if a.caughtUp { // a room joined since; those before are in Welcome.rooms
+	back := a.unavailable[name]
+	delete(a.unavailable, name)
+	if a.caughtUp && !back { // a room joined since; those before are in Welcome.rooms
 		r.c.state.update(func(s *State) { s.Rooms++ })
+	}
+	return nil
+}
+
+// deliverRoomUnavailable passes on that nothing of a room comes until its next
+// RoomState. There is nothing to do: the server tries again by itself.
+func (r *run) deliverRoomUnavailable(ctx context.Context, a *attachment, f *reprisev1.RoomUnavailable) error {
+	r.c.cfg.Logger.Warn("the server cannot read a room just now; it comes when it can", "room", f.GetRoom(), "reason", f.GetReason())
+	if h, ok := r.h.(UnavailableHandler); ok {
+		if err := h.HandleUnavailable(ctx, RoomUnavailable{Room: f.GetRoom(), Reason: f.GetReason()}); err != nil {
+			return fmt.Errorf("reprise: handling that %s is unavailable: %w", f.GetRoom(), err)
+		}
+	}
+	if !a.caughtUp || r.book.knows(f.GetRoom()) { // it counts among the rooms already
+		a.unavailable[f.GetRoom()] = true
 	}
 	return nil
 }

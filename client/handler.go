@@ -39,6 +39,23 @@ type RoomHandler interface {
 	HandleRoomClosed(context.Context, RoomClosed) error
 }
 
+// UnavailableHandler may be implemented by a Handler that wants to know which
+// rooms the server cannot read just now.
+type UnavailableHandler interface {
+	// HandleUnavailable says that nothing of a room comes until the server can
+	// read it again, which it tries by itself. Then HandleRoom is called, and
+	// delivery goes on where it was: nothing is left out.
+	HandleUnavailable(context.Context, RoomUnavailable) error
+}
+
+// RoomUnavailable says that the server cannot read a room just now; the others
+// go on.
+type RoomUnavailable struct {
+	Room string
+	// Reason is one of the server's reasons: "ROOM_UNAVAILABLE".
+	Reason string
+}
+
 // CaughtUpHandler may be implemented by a Handler that wants to know when a
 // replay has ended.
 type CaughtUpHandler interface {

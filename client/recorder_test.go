@@ -81,6 +81,11 @@ func (h *fullRecorder) HandleRoom(_ context.Context, s RoomState) error {
 	return nil
 }
 
+func (h *fullRecorder) HandleUnavailable(_ context.Context, u RoomUnavailable) error {
+	h.note("unavailable:%s/%s", u.Room, u.Reason)
+	return nil
+}
+
 func (h *fullRecorder) HandleRoomClosed(_ context.Context, c RoomClosed) error {
 	h.note("closed:%s/%s/%s%d", c.Room, c.Reason, c.By, c.Offset)
 	return nil

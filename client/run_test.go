@@ -444,3 +444,32 @@ func TestGapIsClippedToWhatIsNotHeld(t *testing.T) {
 		want(t, "handled", h.take(), "a1r a2r gap:a3-7 a8r")
 	})
 }
+
+// A room that the server cannot read for a while is told, counts once, and goes
+// on where it was.
+func TestUnavailableRooms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, "one")
+		c := f.client(f.config("one"))
+		h := &fullRecorder{}
+		start(t, c, h)
+		s := f.welcome(1, func(w *reprisev1.Welcome) { w.Rooms = 2 })
+		s.send(roomState("a", "i1", 0), roomUnavailable("b"), caughtUp("a", "i1", 0), caughtUp("", "", 0))
+		s.send(events("a", "i1", 0, 1))
+		want(t, "handled", h.take(), "room:a0 unavailable:b/ROOM_UNAVAILABLE caughtup:a caughtup: a1")
+		s.send(roomState("b", "i1", 3), events("b", "i1", 3, 4), caughtUp("b", "i1", 4), events("b", "i1", 4, 5))
+		want(t, "handled", h.take(), "room:b3 b4r caughtup:b b5")
+		s.send(roomUnavailable("a"))
+		s.send(roomState("a", "i1", 1), events("a", "i1", 1, 2), caughtUp("a", "i1", 2))
+		want(t, "handled", h.take(), "unavailable:a/ROOM_UNAVAILABLE room:a1 a2r caughtup:a")
+		if got := c.State(); got.Rooms != 2 || got.Phase != Live {
+			t.Errorf("state: %+v", got)
+		}
+	})
+}
+
+func roomUnavailable(room string) *reprisev1.ServerFrame {
+	return &reprisev1.ServerFrame{Frame: &reprisev1.ServerFrame_RoomUnavailable{
+		RoomUnavailable: &reprisev1.RoomUnavailable{Room: room, Reason: "ROOM_UNAVAILABLE"},
+	}}
+}
