@@ -49,6 +49,7 @@ test: deps ## THE test command: everything, on a fresh Debian machine with Go, N
 	@$(MAKE) test-faults
 	@$(MAKE) test-transcript
 	@$(MAKE) test-conformance
+	@$(MAKE) test-webclients
 	@$(MAKE) test-proxies
 	@$(MAKE) test-web
 	@$(MAKE) test-conversation
@@ -114,6 +115,14 @@ test-conformance: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BI
 	cd server/internal/conformance && rm -rf gen && go mod download connectrpc.com/conformance@$(CONFORMANCE) && \
 	  buf generate "$$(go list -m -f '{{.Dir}}' connectrpc.com/conformance@$(CONFORMANCE))/proto" && \
 	  go test -count=1 -timeout 10m ./...
+
+.PHONY: test-webclients
+test-webclients: internal/webclients/node_modules ## what the gateway refuses, seen through connect-web, Google's grpc-web and @improbable-eng/grpc-web
+	REPRISE_WEBCLIENTS=1 go test -count=1 ./internal/webclients
+
+internal/webclients/node_modules: internal/webclients/package-lock.json
+	npm --prefix internal/webclients ci --no-audit --no-fund
+	@touch $@
 
 .PHONY: test-proxies
 test-proxies: ## nginx and HAProxy with the configurations of docs/proxies.md, in front of a server

@@ -54,7 +54,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(p)
 	if err != nil {
-		c.kill()
+		_ = c.kill()
 	}
 	return n, err
 }
@@ -77,7 +77,7 @@ func (c *conn) sweep(now time.Time) {
 	if now.Sub(c.since) >= c.timeout {
 		// A dead peer's bytes are not worth the kernel's memory.
 		_ = tcp.SetLinger(0)
-		c.kill()
+		_ = c.kill()
 	}
 }
 

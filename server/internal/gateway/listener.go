@@ -94,7 +94,7 @@ func (s *connSet) closeAll() {
 	s.closed = true
 	s.mu.Unlock()
 	for _, c := range s.all() {
-		c.kill()
+		_ = c.kill()
 	}
 }
 

@@ -96,21 +96,29 @@ func (c *wsConn) Close() error {
 	return c.Conn.Close()
 }
 
-// hangUp closes the connection. If the status went out it first tells the peer
-// that nothing more comes and discards what the peer sends, for timeout at
-// most.
+// hangUp closes the connection. If the status went out it first discards what
+// the peer sends up to its Close, for timeout at most. It does not half-close
+// the connection for that: a proxy may take it for the end of both directions.
 func (c *wsConn) hangUp(timeout time.Duration) {
 	c.once.Do(func() { close(c.closed) })
 	if isDone(c.shut) {
-		if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-			_ = half.CloseWrite()
-		}
 		c.mu.Lock()
 		c.call.reading.linger(time.Now().Add(timeout))
-		_, _ = io.Copy(io.Discard, c.Conn)
+		if err := c.frames.untilClose(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, io.EOF) {
+			c.discard() // the reader was interrupted inside a header
+		}
 		c.mu.Unlock()
 	}
 	c.Conn.Close()
+}
+
+// discard tells the peer that nothing more comes, and reads until it closes or
+// the deadline for reads.
+func (c *wsConn) discard() {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_, _ = io.Copy(io.Discard, c.Conn)
 }
 
 func isDone(c <-chan struct{}) bool {

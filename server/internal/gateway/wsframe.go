@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 )
 
 // Websocket frames, RFC 6455 section 5.2.
@@ -82,7 +83,10 @@ type frameReader struct {
 	ready []byte // of buf, to be passed on
 	left  uint64 // bytes of a data frame's payload to come
 	size  uint64 // bytes of the message so far
-	ended bool   // finish has given a Close
+
+	finishing bool
+	owed      uint64 // bytes of a payload that finish still gives
+	ended     bool   // finish has given a Close
 }
 
 func (f *frameReader) Read(p []byte) (int, error) {
@@ -127,12 +131,15 @@ func (f *frameReader) next() error {
 // finish gives what ends the stream well, without reading any more: the rest
 // of what has begun, and a Close.
 func (f *frameReader) finish(p []byte) (int, error) {
+	if !f.finishing {
+		f.finishing, f.owed = true, f.left
+	}
 	for len(f.ready) == 0 {
 		switch {
-		case f.left > 0:
-			n := min(uint64(len(p)), f.left)
+		case f.owed > 0:
+			n := min(uint64(len(p)), f.owed)
 			clear(p[:n])
-			f.left -= n
+			f.owed -= n
 			return int(n), nil
 		case f.ended:
 			return 0, io.EOF
@@ -143,6 +150,25 @@ func (f *frameReader) finish(p []byte) (int, error) {
 	n := copy(p, f.ready)
 	f.ready = f.ready[n:]
 	return n, nil
+}
+
+// untilClose discards what the client sends up to its Close, and returns nil if
+// that came.
+func (f *frameReader) untilClose() error {
+	for {
+		if _, err := io.CopyN(io.Discard, f.src, int64(min(f.left, math.MaxInt64))); err != nil {
+			return err
+		}
+		h, err := readFrameHeader(f.src, f.buf[:])
+		if err != nil {
+			return err
+		}
+		f.left = h.length
+		if h.opcode() == opClose {
+			_, err := io.CopyN(io.Discard, f.src, int64(h.length))
+			return err
+		}
+	}
 }
 
 // closeFrame is a server's Close with a reason, cut to what a frame takes.
