@@ -90,14 +90,17 @@ func (m *model) join(name string) tea.Cmd {
 	if slices.Contains(m.order(), name) {
 		return m.enter(name)
 	}
-	return m.becomeMember(name)
-}
-
-// becomeMember joins a room and enters it.
-func (m *model) becomeMember(name string) tea.Cmd {
 	return m.ask("join "+name, func(ctx context.Context) (tea.Msg, error) {
 		_, err := m.client.Join(ctx, name, 0)
 		return enterMsg{room: name}, err
+	})
+}
+
+// rejoin joins a room again that is shown.
+func (m *model) rejoin(name string) tea.Cmd {
+	return m.ask("join "+name, func(ctx context.Context) (tea.Msg, error) {
+		_, err := m.client.Join(ctx, name, 0)
+		return rejoinedMsg{room: name, err: err}, nil
 	})
 }
 

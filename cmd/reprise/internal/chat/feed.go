@@ -38,6 +38,11 @@ type (
 	}
 	// enterMsg switches to a room that was joined.
 	enterMsg struct{ room string }
+	// rejoinedMsg says whether a room could be joined again.
+	rejoinedMsg struct {
+		room string
+		err  error
+	}
 	// tickMsg lets a countdown go on.
 	tickMsg struct{}
 	// endedMsg says that Run has ended by itself.

@@ -137,6 +137,8 @@ func (m *model) told(msg tea.Msg) (tea.Cmd, bool) {
 		m.note(msg.room, msg.text)
 	case enterMsg:
 		return m.enter(msg.room), true
+	case rejoinedMsg:
+		m.rejoined(msg)
 	case endedMsg:
 		m.ended = msg.err
 	default:
@@ -242,9 +244,15 @@ func (m *model) step(by int) tea.Cmd {
 // to the room that it was started for.
 func (m *model) lose(c reprise.RoomClosed) tea.Cmd {
 	if c.Reason == "" && c.By == "" && c.Room == m.home {
-		m.rooms[c.Room] = newRoom(c.Room) // what it showed is of another log
+		was := m.rooms[c.Room]
+		r := newRoom(c.Room) // what was shown is of another log
+		if was != nil {
+			r.pending, r.held = was.pending, was.held
+		}
+		r.joining = true
+		m.rooms[c.Room] = r
 		m.note(c.Room, "the server does not know that you were in "+c.Room+": joining it again")
-		return m.becomeMember(c.Room)
+		return m.rejoin(c.Room)
 	}
 	delete(m.rooms, c.Room)
 	if c.Room != m.current {
@@ -257,6 +265,38 @@ func (m *model) lose(c reprise.RoomClosed) tea.Cmd {
 	}
 	m.note(m.current, "you are no longer in "+c.Room)
 	return nil
+}
+
+// rejoined sends what was entered while the room was joined again, or says that
+// it cannot be sent.
+func (m *model) rejoined(msg rejoinedMsg) {
+	r := m.room(msg.room)
+	held := r.held
+	r.joining, r.held = false, nil
+	if msg.err != nil {
+		m.note(msg.room, "cannot join "+msg.room+": "+plain(msg.err))
+	}
+	for _, out := range held {
+		switch err := msg.err; {
+		case err != nil:
+			r.settle(out.clientID, err)
+		case !m.send(out):
+			r.settle(out.clientID, errBusy)
+		}
+	}
+}
+
+// errBusy: the outbox is full.
+var errBusy = errors.New("too many messages wait to be sent")
+
+// send puts a message into the outbox, if there is room.
+func (m *model) send(out outgoing) bool {
+	select {
+	case m.outbox <- out:
+		return true
+	default:
+		return false
+	}
 }
 
 // note shows words of the chat itself in a room, or, where there is no room,
@@ -407,11 +447,12 @@ func (m *model) entered() tea.Cmd {
 		return nil
 	}
 	out := outgoing{room: r.name, clientID: newClientID(), text: text}
-	select {
-	case m.outbox <- out:
-	default:
+	switch {
+	case r.joining && len(r.held) < outboxSize:
+		r.held = append(r.held, out)
+	case r.joining || !m.send(out):
 		// Keep what was typed: nothing is lost, it can be entered again later.
-		m.note(m.current, "too many messages wait to be sent: this one stays in the input")
+		m.note(m.current, errBusy.Error()+": this one stays in the input")
 		return nil
 	}
 	m.input.Reset()

@@ -379,6 +379,14 @@ func TestLostRoom(t *testing.T) {
 	}
 	s.shows("the server does not know that you were in lobby")
 	s.showsNot("of the old log")
+	s.typed("while it is joined")
+	if len(s.outbox) > 0 {
+		t.Error("a message is sent to a room that is yet to be joined")
+	}
+	s.send(rejoinedMsg{room: "lobby"})
+	if len(s.outbox) != 1 || (<-s.outbox).text != "while it is joined" {
+		t.Error("what was entered while the room was joined is not sent")
+	}
 	s.send(message(1, "bob", "of the new log", 1))
 	s.shows("of the new log")
 

@@ -51,6 +51,10 @@ type room struct {
 	// pending are ours that have no event yet, in the order they were sent.
 	pending []pending
 	unread  int
+	// joining: the chat asks to be let in again. What is entered meanwhile waits
+	// in held.
+	joining bool
+	held    []outgoing
 
 	// start is where delivery began: what is not after it comes by asking.
 	start   uint64

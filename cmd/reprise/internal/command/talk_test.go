@@ -207,20 +207,6 @@ func TestP4_PipedChatThroughACrash(t *testing.T) {
 	}
 }
 
-// TestPipedChatReportsWhatIsRefused has a line that is too long between two
-// that are not.
-func TestPipedChatReportsWhatIsRefused(t *testing.T) {
-	h := serveIn(t, t.TempDir(), "")
-	alice := newPerson(t, "alice", h.GRPC)
-	r := alice.run("before\n"+strings.Repeat("x", 100_000)+"\nafter\n", "chat", "lobby")
-	if r.code != exitFailure || !strings.Contains(r.err, "not sent: ") || !strings.Contains(r.err, "1 of the messages") {
-		t.Errorf("exit code %d\n%s", r.code, r.err)
-	}
-	if got := texts(t, alice, "lobby"); !slices.Equal(got, []string{"before", "after"}) {
-		t.Errorf("the room has %q", got)
-	}
-}
-
 // TestDoneButNotPrinted has standard output full: what was done is done.
 func TestDoneButNotPrinted(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
