@@ -45,7 +45,7 @@ const numbersMost = 100
 
 func numbersServe(t *testing.T) *node {
 	n := serve(t, func(o *server.Options) {
-		o.NoSync, o.TrimEvery = true, 20*time.Millisecond
+		o.NoSync, o.TrimEvery = true, 500*time.Millisecond
 		o.Limits.SessionsPerUser, o.Limits.StreamsPerConnection = 10_000, 10_000
 	})
 	for _, r := range []*reprisev1.CreateRoomRequest{
