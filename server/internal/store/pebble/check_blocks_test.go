@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -59,7 +58,10 @@ func TestCheckOneBlock(t *testing.T) {
 	}
 	covered := regexp.MustCompile(`events (\d+) to (\d+) of room "(room\d)"`)
 	ranges := 0
-	for _, b := range blocks {
+	for i, b := range blocks {
+		if raceDetector && i%6 > 0 {
+			continue // Pebble looks for the flipped bit, which then takes minutes
+		}
 		bad := bytes.Clone(good)
 		bad[b.Offset+b.Length/2] ^= 1
 		must(os.WriteFile(file, bad, 0o600))
@@ -68,7 +70,7 @@ func TestCheckOneBlock(t *testing.T) {
 			t.Fatalf("block at %d: %d found: %v, %v", b.Offset, r.Found, r.Problems, err)
 		}
 		said := covered.FindStringSubmatch(r.Problems[0].Detail)
-		if said == nil || ranges > 0 {
+		if said == nil || ranges > 0 || raceDetector {
 			continue
 		}
 		ranges++
@@ -77,7 +79,7 @@ func TestCheckOneBlock(t *testing.T) {
 		must(err)
 		wantUnread(t, dir, said[3], first, last)
 	}
-	if len(blocks) < 12 || ranges == 0 {
+	if len(blocks) < 12 || ranges == 0 && !raceDetector {
 		t.Errorf("%d blocks, %d of them with a range of events", len(blocks), ranges)
 	}
 	must(os.WriteFile(file, good, 0o600))
@@ -90,9 +92,9 @@ func TestCheckOneBlock(t *testing.T) {
 // an error for people, in the log too.
 func wantUnread(t *testing.T, dir, room string, first, last uint64) {
 	t.Helper()
-	var out bytes.Buffer
+	var out lockedBuffer
 	o := options(t)
-	o.Logger = slog.New(slog.NewTextHandler(io.Writer(&out), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	o.Logger = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s := mustOpen(t, dir, o)
 	defer mustClose(t, s)
 	l := logOf(t, s, room)

@@ -181,7 +181,7 @@ func TestOutsideControl(t *testing.T) {
 		case 7:
 			mustDo(t, s.Backup(t.Context(), filepath.Join(t.TempDir(), "copy")))
 		}
-		mustDo(t, s.home.look(true))
+		mustDo(t, s.home.lookForFiles()) // beside the store's own looks
 	}
 }
 
