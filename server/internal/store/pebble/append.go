@@ -103,11 +103,12 @@ func (o *appendOp) write(b *batch) {
 	if a.Create != nil {
 		meta := *a.Create
 		t.number, t.meta, t.oldest = b.nextRoom(), &meta, 1
+		t.incarnation = b.c.s.incarnationOf(t.number)
 		b.set(roomKey(r.name), encode(roomRecord(t.number, t.meta)))
 	}
-	if incarnation := b.c.s.incarnationOf(t.number); !t.inStretch(incarnation) {
-		t.beginStretch(incarnation, t.head+1)
-		b.set(stretchKey(t.number, t.head+1), []byte(incarnation))
+	if !t.inStretch(t.incarnation) {
+		t.beginStretch(t.incarnation, t.head+1)
+		b.set(stretchKey(t.number, t.head+1), []byte(t.incarnation))
 	}
 	for i := range a.Events {
 		t.head++

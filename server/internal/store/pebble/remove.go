@@ -22,13 +22,7 @@ func (s *Store) incarnationOf(number uint64) string {
 }
 
 // Incarnation implements [store.Log].
-func (l *Log) Incarnation() string {
-	d := l.room.durable.Load()
-	if d.number == 0 {
-		return ""
-	}
-	return l.s.incarnationOf(d.number)
-}
+func (l *Log) Incarnation() string { return l.room.durable.Load().incarnation }
 
 // Version implements [store.Store].
 func (s *Store) Version() uint64 {

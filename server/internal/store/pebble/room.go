@@ -44,19 +44,22 @@ type truth struct {
 	invited   uint32
 	empty     uint64          // place in the index of rooms without members; 0: it has some
 	stretches []store.Stretch // never changed in place
+	// incarnation is the one of what is appended next.
+	incarnation string
 }
 
 // durable is a truth as published.
 type durable struct {
-	number uint64
-	state  store.State
+	number      uint64
+	incarnation string
+	state       store.State
 }
 
 func (t *truth) publish() *durable {
 	if t.number == 0 {
 		return &durable{}
 	}
-	return &durable{number: t.number, state: store.State{
+	return &durable{number: t.number, incarnation: t.incarnation, state: store.State{
 		Meta:      t.meta,
 		Head:      t.head,
 		Oldest:    t.oldest,
@@ -138,6 +141,7 @@ func (s *Store) loadRoom(r *room) error {
 		if r.truth.number, r.truth.meta, err = decodeRoom(r.name, value); err != nil {
 			return badRecord(key, err)
 		}
+		r.truth.incarnation = s.incarnationOf(r.truth.number)
 		return r.truth.read(v.snap, r.name)
 	})
 	if err != nil {
