@@ -11,8 +11,8 @@ import (
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
-// ErrUnavailable: the engine could not read or write something of the room just
-// now. It may the next time, so a caller tries again.
+// ErrUnavailable says that the engine could not read or write something of the
+// room just now. It may the next time, so a caller tries again.
 var ErrUnavailable = errors.New("room: unavailable")
 
 // UnavailableError says which room and why. It wraps ErrUnavailable and the

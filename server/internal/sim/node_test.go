@@ -22,6 +22,7 @@ type node struct {
 	net  *network
 	opts server.Options
 	fs   *crashfs.FS
+	disk trouble
 	srv  *server.Server
 	done chan error // of Serve
 }
@@ -33,12 +34,13 @@ func newNode(t *testing.T, n *network, o server.Options) *node {
 }
 
 func (n *node) start() {
-	st, err := pebble.Open("data", pebble.Options{FS: n.fs, Logger: n.opts.Logger, Reserve: -1, CacheBytes: 1 << 20, Fatal: func(error) {}})
+	n.fill(false)
+	st, err := pebble.Open("data", pebble.Options{FS: n.fs, Logger: n.opts.Logger, Reserve: reserve, CacheBytes: 1 << 20, Fatal: func(error) {}})
 	if err != nil {
 		n.t.Fatalf("the store does not open: %v", err)
 	}
 	o := n.opts
-	o.Store = st
+	o.Store = troubled{st, &n.disk}
 	if n.srv, err = server.New(o); err != nil {
 		n.t.Fatal(err)
 	}

@@ -149,7 +149,7 @@ func (w *world) device(c *client, do func(context.Context, *reprise.Client) (*re
 // step lets something happen, mostly something bad.
 func (w *world) step() {
 	c := w.clients[w.random.IntN(len(w.clients))]
-	switch w.random.IntN(13) {
+	switch w.random.IntN(16) {
 	case 0, 1, 2:
 		w.burst(c)
 	case 3:
@@ -192,8 +192,53 @@ func (w *world) step() {
 		w.net.each("", func(k *conn) { k.cutAfter(0) })
 	case 12:
 		w.takeOver(c)
+	case 13:
+		w.fullDisk(c)
+	case 14:
+		w.badRoom(c)
+	case 15:
+		n := 1 + w.random.IntN(3)
+		w.note("%d writes refused at their turn", n)
+		w.node.disk.refuse(n)
+		w.burst(c)
 	}
 	w.sleep(3000)
+}
+
+// fullDisk crosses the disk's reserve while a client publishes, and perhaps while
+// everybody has to resume.
+func (w *world) fullDisk(c *client) {
+	w.note("the disk is full")
+	w.burst(c)
+	w.node.fill(true)
+	w.burst(c)
+	w.sleep(5000)
+	if w.random.IntN(2) == 0 {
+		w.note("all cut")
+		w.net.each("", func(k *conn) { k.cutAfter(0) })
+		w.sleep(10_000)
+	}
+	w.note("the disk has space")
+	w.node.fill(false)
+}
+
+// badRoom has a room that cannot be read for a while, from before the server
+// starts or while it serves.
+func (w *world) badRoom(c *client) {
+	room := w.rooms[w.random.IntN(len(w.rooms))]
+	w.note("%s cannot be read", room)
+	w.node.disk.set(room, true)
+	if w.random.IntN(2) == 0 {
+		w.note("drain")
+		w.node.stop(time.Second)
+		w.node.start()
+	} else {
+		w.net.each("", func(k *conn) { k.cutAfter(0) })
+	}
+	w.burst(c)
+	w.sleep(20_000)
+	w.note("%s can be read", room)
+	w.node.disk.set(room, false)
 }
 
 // takeOver has two holders of a session at once: what the first one says, and
