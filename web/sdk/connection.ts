@@ -255,7 +255,9 @@ export class Connection {
     if (this.#attempting) return this.#change({ name: "connecting" });
     if (error.reason === "FENCED") return this.#close(error);
     if (lasted && error.final && error.code === Code.Unauthenticated) return this.#attempt(); // With a fresh token.
-    const hint = proven ? this.#env.random() * attachment.resumeHintMs : 0;
+    // The hint of an idle server is next to nothing: a stream that brings one
+    // event and ends, again and again, must not become a busy loop.
+    const hint = lasted ? this.#env.random() * attachment.resumeHintMs : 0;
     this.#retry(error, error.retryAfterMs ?? hint);
   }
 

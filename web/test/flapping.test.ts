@@ -81,3 +81,17 @@ test("a server that welcomes and drops is left alone more and more; one event th
   await w.advance(0);
   assert.ok(wait() < 500);
 });
+
+test("a server that brings one event and drops, again and again, is not asked in a busy loop", async () => {
+  const { world: w, server, page } = world();
+  server.resumeHintMs = 1_000; // As the Welcome's; a real one's may be a millisecond.
+  const alice = await page().connect();
+  for (let i = 0; i < 10; i++) {
+    server.publish("lobby", "bob", "one");
+    await w.advance(0);
+    server.crash();
+    await w.advance(0);
+    assert.equal((alice.session.state as { retryAt: number }).retryAt - w.time, 250, "jitter, not the hint");
+    await w.advance(250);
+  }
+});
