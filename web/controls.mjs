@@ -26,7 +26,7 @@ const controls = [
   ["acknowledged before it is stored", "keeper.ts", "if (!this.#volatile && !this.#write())", "if (false)"],
   ["the place is stored without its newest line", "room-log.ts", "this.#entries.slice(-limit)", "this.#entries.slice(-limit, -1)"],
   ["a copied tab pretends to be its origin", "session.ts", "mine ? session.instance : this.#env.id()", "session?.instance ?? this.#env.id()"],
-  ["Fenced is resumed from", "connection.ts", 'if (!retired) this.#close("FENCED"', 'if (false) this.#close("FENCED"'],
+  ["Fenced is resumed from", "connection.ts", 'if (!retired) this.#close(fenced)', 'if (false) this.#close(fenced)'],
   ["a heartbeat is not answered", "connection.ts", 'if (!retired) attachment.link.send({ frame: { case: "ack"', 'if (false) attachment.link.send({ frame: { case: "ack"'],
   ["a silent stream is not noticed", "connection.ts", "now - lastFrame > heartbeatMs + graceMs", "false"],
   ["the server's hint is not kept to", "connection.ts", "hintMs > 0 ? hintMs : jitter", "jitter"],
