@@ -10,10 +10,37 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/reprise-chat/reprise/bench/internal/bare"
+	"github.com/reprise-chat/reprise/bench/internal/load"
 	"github.com/reprise-chat/reprise/bench/internal/proc"
 )
+
+// newAttacker is whoever attacks a server, as a process of its own.
+func newAttacker() *cobra.Command {
+	var grpcAddr, httpURL, token string
+	cmd := &cobra.Command{
+		Use: "attacker", Short: "Attack a server until it is killed", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := unix.Setpriority(unix.PRIO_PROCESS, 0, lowest); err != nil {
+				return err
+			}
+			// The address is for whoever starts it as if it were a server.
+			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{"grpc": grpcAddr}); err != nil {
+				return err
+			}
+			return load.Attack(cmd.Context(), grpcAddr, httpURL, token)
+		},
+	}
+	cmd.Flags().StringVar(&grpcAddr, "grpc", "", "`host:port` of gRPC")
+	cmd.Flags().StringVar(&httpURL, "http", "", "`URL` of the port for browsers")
+	cmd.Flags().StringVar(&token, "token", "", "bearer `token`; none if empty")
+	return cmd
+}
+
+// lowest is the lowest priority of a process.
+const lowest = 19
 
 // newBare is the bare server, as a process of its own.
 func newBare() *cobra.Command {

@@ -56,6 +56,7 @@ var rows = []row{
 	{"stalled", "Memory of a reader that takes nothing", noExtra((*scenario.Bench).Stalled)},
 	{"grow", "Costs as rooms and stored events grow", (*scenario.Bench).Grow},
 	{"cliff", "What others wait beside something extreme", (*scenario.Bench).Cliff},
+	{"attack", "What others wait, and what the server holds, under attack", (*scenario.Bench).Attack},
 	{"peers", "Fan-out and idle memory against Centrifuge, Socket.IO and NATS", runPeers},
 	{"checked", "The promises, checked under full load", (*scenario.Bench).Checked},
 }
@@ -92,9 +93,9 @@ on a machine that does nothing else.`,
 		root.AddCommand(o.measuring(r))
 	}
 	root.AddCommand(
-		o.measuring(row{"quick", "The short set: fan-out, publish, latency, replay, storm, memory, and the check", every("grow", "cliff", "peers")}),
+		o.measuring(row{"quick", "The short set: fan-out, publish, latency, replay, storm, memory, and the check", every("grow", "cliff", "attack", "peers")}),
 		o.measuring(row{"all", "Everything", every()}),
-		newPlot(o), newBare(), newLimit(o), newPeer(),
+		newPlot(o), newBare(), newLimit(o), newPeer(), newAttacker(),
 	)
 	return root
 }

@@ -31,6 +31,7 @@ var controls = []struct {
 	{"ignore-fence", "P5", "TestP5_NothingAfterTheWelcome", ""},
 	{"fence-in-memory", "P5", "TestP5_PowerLossKeepsTheFence", "server/internal/store/pebble"},
 	{"drop-slow", "P6", "TestP6_StalledReaders", ""},
+	{"decode-anything", "P6", "TestBadFrames", "server/internal/rpc"},
 	{"forget-rooms", "P7", "TestP7_GainedAndLostWhileAway", ""},
 	{"tell-once", "P7", "TestP7_LostWelcomesTellAgain", ""},
 	{"expire-sessions", "P8", "TestP8_QuietRooms", ""},

@@ -211,6 +211,9 @@ func (s *Server) Usage() (Usage, error) {
 	return Usage{CPU: cpu, RSS: rss, Mallocs: s.metric("go_memstats_mallocs_total")}, nil
 }
 
+// RSS returns its resident memory in bytes.
+func (s *Server) RSS() (int64, error) { return RSS(s.cmd.Process.Pid) }
+
 // CPU returns the user and system time that a process has used, by the clock
 // that the kernel keeps for it: to the nanosecond, and of threads that have
 // ended too. (The ticks in /proc/PID/stat are of 10 ms.)

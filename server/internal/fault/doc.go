@@ -40,6 +40,7 @@ const (
 	IgnoreFence       = "ignore-fence"       // P5: an older attachment is listened to
 	FenceInMemory     = "fence-in-memory"    // P5: the attach number is not raised on disk
 	DropSlow          = "drop-slow"          // P6: a reader that is behind is moved to the head
+	DecodeAnything    = "decode-anything"    // P6: a message is decoded whatever it decodes to
 	ForgetRooms       = "forget-rooms"       // P7: rooms joined while away are not restored
 	ExpireSessions    = "expire-sessions"    // P8: a session that was away for two minutes is not resumed
 	BelieveClock      = "believe-clock"      // P8: ages are reckoned with whatever the clock says

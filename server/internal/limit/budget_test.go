@@ -78,3 +78,23 @@ func TestBudgetInOrder(t *testing.T) {
 		held.Release()
 	})
 }
+
+func TestSpent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewByKey("things", 2, 2)
+		for range 2 {
+			if err := b.Spent("a"); err != nil {
+				t.Fatal(err)
+			}
+			_ = b.Allow("a")
+		}
+		var e *Error
+		if err := b.Spent("a"); !errors.As(err, &e) || e.RetryAfter != 500*time.Millisecond {
+			t.Errorf("all is spent: %v", err)
+		}
+		time.Sleep(time.Second)
+		if b.Spent("a") != nil || b.Spent("b") != nil {
+			t.Error("there is room again")
+		}
+	})
+}

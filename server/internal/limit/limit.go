@@ -70,6 +70,21 @@ func (b *ByKey) AllowN(key string, n int) error {
 	return nil
 }
 
+// Spent returns the *Error that Allow would, and takes nothing.
+func (b *ByKey) Spent(key string) error {
+	now := time.Now()
+	b.mu.Lock()
+	l := b.buckets[key]
+	b.mu.Unlock()
+	if b.rate == 0 || l == nil {
+		return nil
+	}
+	if left := l.TokensAt(now); left < 1 {
+		return &Error{b.what, time.Duration((1 - left) / float64(b.rate) * float64(time.Second))}
+	}
+	return nil
+}
+
 // sweepLocked drops buckets that are full again: they are as good as new ones.
 // So their number is bounded by the keys active within burst/rate seconds.
 func (b *ByKey) sweepLocked(now time.Time) {

@@ -198,8 +198,11 @@ func sizeOf(d protoreflect.MessageDescriptor) int {
 // valid one needs, so that one that is a little too large is told which field
 // is, and at most a frame. A resume has a limit of its own.
 func (p *plan) limit(o Options) int {
-	if p.name == resumeRequest {
+	switch p.name {
+	case resumeRequest:
 		return o.MaxResume()
+	case "reprise.v1.AckRequest": // does not need earlier stretches
+		return min(o.MaxFrame, 2*AckBytes)
 	}
 	return min(o.MaxFrame, max(minRequest, 2*(p.most+p.loads*o.MaxMessage)))
 }

@@ -99,7 +99,7 @@ func (g guard) unary(about *method, handle unaryHandler) unaryHandler {
 			return nil, err
 		}
 		r := s.newReader(ctx, about)
-		defer r.done()
+		defer func() { r.ended(err) }()
 		return handle(srv, ctx, r.request, next)
 	}
 }
@@ -121,7 +121,7 @@ func (g guard) stream(about *method, in grpc.ServerStream, handle func(grpc.Serv
 		defer s.strangers.Give(address)
 	}
 	r := s.newReader(ctx, about)
-	defer r.done()
+	defer func() { r.ended(err) }()
 	uncompressed(r)
 	return handle(&identified{in, context.WithValue(ctx, readerKey{}, r), r})
 }
@@ -214,10 +214,12 @@ func (s *Service) authenticate(ctx context.Context, about *method) (context.Cont
 	}
 	token, err := bearer(ctx)
 	if err != nil {
+		s.penalty.wait(ctx)
 		return ctx, s.fail(ctx, err)
 	}
 	id, err := auth.Identify(ctx, s.opts.Verifier, token)
 	if err != nil {
+		s.penalty.wait(ctx)
 		return ctx, s.fail(ctx, err)
 	}
 	return auth.NewContext(ctx, id), nil

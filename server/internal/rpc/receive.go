@@ -17,6 +17,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/reprise-chat/reprise/server/internal/auth"
+	"github.com/reprise-chat/reprise/server/internal/fault"
 	"github.com/reprise-chat/reprise/server/internal/limit"
 	"github.com/reprise-chat/reprise/server/internal/name"
 	"github.com/reprise-chat/reprise/server/internal/reason"
@@ -70,6 +72,7 @@ type reader struct {
 	flow    limit.Flow // nil: the transport has flow control
 	prefix  [prefixLen]byte
 	decoded limit.Lease // of the message that is carried out
+	large   bool        // the last message had one
 }
 
 var errNoReader = errors.New("this version of grpc-go has no way to read a message within a limit")
@@ -90,6 +93,16 @@ func (f *badFrameError) Unwrap() error { return f.refusal }
 
 // done gives back what the last message held of the budgets.
 func (r *reader) done() { r.decoded.Release() }
+
+// ended gives back what the call's last message held, and has one wait that was
+// large and is refused for what it says: looking into it was not cheap.
+func (r *reader) ended(err error) {
+	r.done()
+	if r.large && err != nil && refuse(err).reason == reason.InvalidField {
+		_ = r.service.penalty.large.Allow(auth.FromContext(r.ctx).User)
+		r.service.penalty.wait(r.ctx)
+	}
+}
 
 // single reads the one request of a method whose client does not stream.
 func (r *reader) single(m proto.Message) error {
@@ -167,10 +180,17 @@ func (r *reader) next(m proto.Message) error {
 func (r *reader) decode(b mem.Buffer, m proto.Message) error {
 	raw := b.ReadOnlyData()
 	cost, err := r.method.plan.scan(raw, 0)
+	if fault.Broken(fault.DecodeAnything) {
+		cost, err = 0, nil
+	}
+	if err == nil && cost+len(raw) > unleased {
+		err = r.service.penalty.large.Spent(auth.FromContext(r.ctx).User)
+	}
 	if err == nil {
 		if r.decoded, err = r.service.decoding.lease(r.ctx, cost+len(raw)); err == nil {
 			err = decode(raw, m)
 		}
+		r.large = r.decoded != limit.Lease{}
 	}
 	if err != nil {
 		return r.refused(raw, r.refusal(err))
@@ -250,7 +270,7 @@ func (r *reader) takeHead(n int) (mem.BufferSlice, error) {
 // skip refuses a message of n bytes of which head was read.
 func (r *reader) skip(n int, head mem.BufferSlice, why *refusal) error {
 	if !r.method.streams {
-		return why
+		return r.refused(nil, why)
 	}
 	if head == nil {
 		var err error
@@ -272,8 +292,12 @@ func (r *reader) skip(n int, head mem.BufferSlice, why *refusal) error {
 
 // refused refuses a message that begins with head and has been read.
 func (r *reader) refused(head []byte, why error) error {
+	r.service.penalty.wait(r.ctx)
 	refusal, ok := why.(*refusal) //nolint:errorlint // it is not wrapped
-	if !r.method.streams || !ok {
+	if !r.method.streams {
+		return r.service.fail(r.ctx, why) // nobody else logs it
+	}
+	if !ok {
 		return why
 	}
 	return &badFrameError{refusal, requestID(head)}
@@ -373,6 +397,6 @@ func addressOf(ctx context.Context) string {
 // newBudget returns a budget in which a frame of the largest size has room.
 func newBudget(what string, maxFrame int) budget {
 	const total = 32 << 20
-	per := max(total/2, 4*maxFrame)
+	per := max(total/4, 4*maxFrame)
 	return budget{limit.NewBudget(what, max(total, 2*per), per, 2*time.Second)}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -185,4 +186,46 @@ func TestBudgets(t *testing.T) {
 	if s.decoding.Used() != 0 || s.reading.Used() != 0 {
 		t.Errorf("%d and %d bytes are still held", s.reading.Used(), s.decoding.Used())
 	}
+}
+
+// TestPenalty: refusals that cost little are answered at once only so often a
+// second, and a user whose large requests are refused is not looked into
+// further.
+func TestPenalty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := edge(0)
+		began := time.Now()
+		for range 2 * freeRefusals {
+			_ = receive(s, new(reprisev1.GetRoomRequest), []byte{0xff}, 0)
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the first refusals took %v", took)
+		}
+		if err := receive(s, new(reprisev1.GetRoomRequest), []byte{0xff}, 0); reasonOf(err) != "MALFORMED" || time.Since(began) != penaltyTime {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		began = time.Now()
+		if err := receive(s, new(reprisev1.GetRoomRequest), []byte("\x0a\x01a"), 0); err != nil || time.Since(began) != 0 {
+			t.Errorf("a good one, after %v: %v", time.Since(began), err)
+		}
+		large := &reprisev1.ResumeRequest{Positions: make([]*reprisev1.Position, 2000)}
+		sent := message(nil, 0, encoded(t, large))
+		for i := range 4*freeLarge + 1 {
+			got := new(reprisev1.ResumeRequest)
+			r := readerOf(s, &wire{sent: sent}, got, false)
+			err := r.single(got)
+			if i < 4*freeLarge {
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = checkResume(got, "", s.opts.maxPositions())
+			} else if reasonOf(err) != "RATE_LIMITED" || len(got.GetPositions()) > 0 {
+				t.Errorf("beyond the free ones: %v, with %d positions", err, len(got.GetPositions()))
+			}
+			synctest.Wait()
+			go r.ended(err) // which waits
+			synctest.Wait()
+		}
+		time.Sleep(time.Minute)
+	})
 }

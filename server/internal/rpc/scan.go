@@ -17,6 +17,10 @@ func (e *tooManyError) Error() string {
 	return fmt.Sprintf("%s must have at most %d entries, has %d", e.field, e.most, e.has)
 }
 
+// counted is how many times its bound the entries of a list are counted to,
+// for the message of the error.
+const counted = 2
+
 // scan walks through an encoded message without decoding it and returns about
 // how many bytes it takes decoded, beside those of its strings. The error is
 // errMalformed, or a *tooManyError; such a message must not be decoded. It
@@ -45,7 +49,10 @@ func (p *plan) scan(b []byte, depth int) (cost int, err error) {
 			list, k = 0, 1 // another field of that number: unknown
 		}
 		if counts[list] += k; list != 0 && counts[list] > f.most {
-			continue // counted to the end, and not looked into
+			if counts[list] > counted*f.most {
+				break // enough is known
+			}
+			continue // counted, and not looked into
 		}
 		if list != 0 {
 			cost += k * f.size

@@ -66,6 +66,7 @@ type Service struct {
 	plans             *plans
 	// diskTrouble is logged once a second: every request may find it.
 	diskTrouble rate.Sometimes
+	penalty     *penalty
 	// strangers are the streams that need no token.
 	strangers *limit.Tally
 	tails     *limit.Tally // by user
@@ -78,6 +79,7 @@ func New(s store.Store, rooms *room.Hub, sessions *session.Registry, attaches *a
 		reading:   newBudget("bytes of requests on their way", o.MaxFrame),
 		decoding:  newBudget("bytes of requests in progress", o.MaxFrame),
 		plans:     newPlans(o.maxPositions()),
+		penalty:   newPenalty(),
 		strangers: limit.NewTally(maxStrangers, maxStrangersPerAddress),
 		tails:     limit.NewTally(-1, o.MaxTails),
 

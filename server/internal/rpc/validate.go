@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -84,26 +85,49 @@ func (v *violations) positions(ps []*reprisev1.Position, bound int) {
 	if v.many("positions", len(ps), bound); len(ps) > bound {
 		return
 	}
+	// There may be thousands, so nothing is made for one that is good.
 	seen := make(map[string]bool, len(ps))
 	for i, p := range ps {
-		field := fmt.Sprintf("positions[%d].", i)
-		v.room(field+"room", p.GetRoom())
-		v.incarnation(field+"incarnation", p.GetIncarnation())
-		v.many(field+"earlier", len(p.GetEarlier()), maxEarlier)
+		wrong := func(err error, rest string, args ...any) {
+			if v.more > 0 {
+				v.more++ // all that is said of it
+			} else {
+				v.add(fmt.Sprintf("positions[%d].", i)+fmt.Sprintf(rest, args...), err.Error())
+			}
+		}
+		if err := name.CheckRoom(p.GetRoom()); err != nil {
+			wrong(err, "room")
+		}
+		if err := checkIncarnation(p.GetIncarnation()); err != nil {
+			wrong(err, "incarnation")
+		}
+		if n := len(p.GetEarlier()); n > maxEarlier {
+			wrong(fmt.Errorf("must have at most %d entries, has %d", maxEarlier, n), "earlier")
+		}
 		for j, e := range p.GetEarlier()[:min(len(p.GetEarlier()), maxEarlier)] {
-			v.incarnation(fmt.Sprintf("%searlier[%d].incarnation", field, j), e.GetIncarnation())
+			if err := checkIncarnation(e.GetIncarnation()); err != nil {
+				wrong(err, "earlier[%d].incarnation", j)
+			}
 		}
 		if seen[p.GetRoom()] {
-			v.add(field+"room", "is named twice")
+			wrong(errNamedTwice, "room")
 		}
 		seen[p.GetRoom()] = true
 	}
 }
 
-func (v *violations) incarnation(field, s string) {
+func (v *violations) incarnation(field, s string) { v.check(field, checkIncarnation(s)) }
+
+var (
+	errNamedTwice  = errors.New("is named twice")
+	errIncarnation = fmt.Errorf("is not one that the server gave out, or has more than %d characters", maxIncarnation)
+)
+
+func checkIncarnation(s string) error {
 	if s != "" && name.CheckIssued(s, maxIncarnation) != nil {
-		v.add(field, fmt.Sprintf("is not one that the server gave out, or has more than %d characters", maxIncarnation))
+		return errIncarnation
 	}
+	return nil
 }
 
 // page checks a page size and returns the one in force.
