@@ -36,6 +36,7 @@ type call struct {
 
 	// Set before gRPC gets the call.
 	in          *inbound
+	ws          *wsLease // nil: not over a websocket
 	contentType string
 }
 

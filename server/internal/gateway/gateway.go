@@ -13,6 +13,8 @@ import (
 
 	"github.com/improbable-eng/grpc-web/go/grpcweb"
 	"google.golang.org/grpc"
+
+	"github.com/reprise-chat/reprise/server/internal/limit"
 )
 
 // Gateway serves the HTTP port. Its methods are safe for concurrent use.
@@ -29,6 +31,7 @@ type Gateway struct {
 	conns                  *connSet
 	calls                  *tally
 	refusals               *tally                  // calls being refused; nothing bounds them but conns
+	messages               *limit.Budget           // what messages of websockets hold
 	cancel                 context.CancelCauseFunc // ends every call
 
 	sites atomic.Pointer[sites] // replaced under mu
@@ -57,6 +60,7 @@ func New(o Options) (*Gateway, error) {
 		calls:    newTally(o.MaxCalls, o.MaxCallsPerAddress),
 		refusals: newTally(math.MaxInt, math.MaxInt),
 		stop:     make(chan struct{}),
+		messages: newMessages(o.MaxRecvBytes),
 	}
 	if err := g.addHosts(o.Hosts...); err != nil {
 		return nil, err

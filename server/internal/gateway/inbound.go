@@ -113,6 +113,9 @@ func (b *inbound) fill(p []byte) (n int, err error) {
 	for {
 		m, err := b.body.Read(p[n:])
 		b.borders.advance(p[n : n+m])
+		if b.call.ws != nil {
+			b.call.ws.passed(m)
+		}
 		n += m
 		if err != nil || n == len(p) || n > 0 && b.borders.settled() {
 			return n, err

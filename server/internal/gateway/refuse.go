@@ -26,6 +26,7 @@ var (
 	errRequest   = &reason.Error{Reason: reason.RequestTimeout, Message: "the request did not come in time; nothing was done: send it again"}
 	errStalled   = &reason.Error{Reason: reason.CallStalled, Message: "more was sent than the call consumes: send less ahead of the answers"}
 	errMalformed = &reason.Error{Reason: reason.Malformed, Message: "the request's body cannot be read: it is not grpc-web as its content-type says"}
+	errBusy      = &reason.Error{Reason: reason.RateLimited, Message: "too many bytes of requests are on their way from your address; try again"}
 	errLarge     = &reason.Error{Reason: reason.FrameTooLarge, Message: "the message is far larger than what is taken: send less at once"}
 	errShutdown  = &reason.Error{Reason: reason.Draining, Message: "the server is stopping: try again in a moment"}
 )

@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/reprise-chat/reprise/server/internal/limit"
 	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
@@ -21,7 +22,7 @@ func (g *Gateway) serveWebsocket(w http.ResponseWriter, r *http.Request, why *re
 	// The websocket library would agree to compress, which costs memory by the
 	// connection and lets a small message unpack to a large one.
 	r.Header.Del("Sec-Websocket-Extensions")
-	up := &upgrade{ResponseWriter: w, opts: &g.opts, call: c}
+	up := &upgrade{ResponseWriter: w, opts: &g.opts, messages: g.messages, call: c}
 	defer up.close()
 	c.hangUp = func(bool) { up.conn.closing.Store(true) }
 	// Not ServeHTTP, which has a 403 for methods that are not registered.
@@ -34,9 +35,10 @@ func (g *Gateway) serveWebsocket(w http.ResponseWriter, r *http.Request, why *re
 // if that is closed, a goroutine of the library's behind.
 type upgrade struct {
 	http.ResponseWriter
-	opts *Options
-	call *call
-	conn *wsConn
+	opts     *Options
+	messages *limit.Budget
+	call     *call
+	conn     *wsConn
 }
 
 // Hijack implements http.Hijacker. The answer to the upgrade is out when
@@ -63,13 +65,21 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	begin = append(begin, early...)
 	rw.Reader.Reset(io.MultiReader(bytes.NewReader(begin), nc))
-	u.conn.frames = frameReader{src: rw.Reader, most: uint64(u.opts.MaxRecvBytes + oversizeSlack)}
+	most := uint64(u.opts.MaxRecvBytes + oversizeSlack)
+	l := &wsLease{call: u.call, budget: u.messages, most: most, within: u.opts.RequestTimeout}
+	u.call.ws = l
+	u.conn.frames = frameReader{src: rw.Reader, most: most, frame: func(length, size uint64, last bool) error {
+		return l.frame(u.call.ctx, length, size, last)
+	}}
 	return u.conn, bufio.NewReadWriter(bufio.NewReader(u.conn), bufio.NewWriter(u.conn)), nil
 }
 
 // close closes the connection if it was upgraded.
 func (u *upgrade) close() {
 	if u.conn != nil {
+		if u.call.ws != nil {
+			u.call.ws.release()
+		}
 		u.conn.hangUp(u.opts.CloseTimeout)
 	}
 }

@@ -61,6 +61,8 @@ func (c *wsConn) read(p []byte) (n int, done bool, err error) {
 			return n, true, nil
 		case errors.Is(err, errLarge):
 			c.call.cancel(errLarge)
+		case errors.Is(err, errBusy):
+			c.call.cancel(errBusy)
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return 0, true, err
 		}

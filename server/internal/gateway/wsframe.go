@@ -83,6 +83,8 @@ type frameReader struct {
 	ready []byte // of buf, to be passed on
 	left  uint64 // bytes of a data frame's payload to come
 	size  uint64 // bytes of the message so far
+	// frame is told of each data frame before its payload is read.
+	frame func(length, size uint64, last bool) error
 
 	finishing bool
 	owed      uint64 // bytes of a payload that finish still gives
@@ -113,6 +115,11 @@ func (f *frameReader) next() error {
 	if !h.control() {
 		if f.size += h.length; f.size > f.most || h.length > f.most {
 			return errLarge
+		}
+		if f.frame != nil {
+			if err := f.frame(h.length, f.size, h.fin()); err != nil {
+				return err
+			}
 		}
 		if h.fin() {
 			f.size = 0
