@@ -68,7 +68,7 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	most := uint64(u.opts.MaxRecvBytes + oversizeSlack)
 	l := &wsLease{call: u.call, budget: u.messages, most: most, within: u.opts.RequestTimeout}
 	u.call.ws = l
-	u.conn.frames = frameReader{src: rw.Reader, most: most, frame: func(length, size uint64, last bool) error {
+	u.conn.frames = frameReader{src: rw.Reader, most: most, came: l.came, frame: func(length, size uint64, last bool) error {
 		return l.frame(u.call.ctx, length, size, last)
 	}}
 	return u.conn, bufio.NewReadWriter(bufio.NewReader(u.conn), bufio.NewWriter(u.conn)), nil

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 )
 
 // Websocket frames, RFC 6455 section 5.2.
@@ -85,6 +84,7 @@ type frameReader struct {
 	size  uint64 // bytes of the message so far
 	// frame is told of each data frame before its payload is read.
 	frame func(length, size uint64, last bool) error
+	came  func() // a message has come whole
 
 	finishing bool
 	owed      uint64 // bytes of a payload that finish still gives
@@ -95,7 +95,9 @@ func (f *frameReader) Read(p []byte) (int, error) {
 	for len(f.ready) == 0 {
 		if f.left > 0 {
 			n, err := f.src.Read(p[:min(uint64(len(p)), f.left)])
-			f.left -= uint64(n)
+			if f.left -= uint64(n); f.left == 0 && f.size == 0 && f.came != nil {
+				f.came()
+			}
 			return n, err
 		}
 		if err := f.next(); err != nil {
@@ -163,7 +165,7 @@ func (f *frameReader) finish(p []byte) (int, error) {
 // that came.
 func (f *frameReader) untilClose() error {
 	for {
-		if _, err := io.CopyN(io.Discard, f.src, int64(min(f.left, math.MaxInt64))); err != nil {
+		if err := f.discard(f.left); err != nil {
 			return err
 		}
 		h, err := readFrameHeader(f.src, f.buf[:])
@@ -172,10 +174,22 @@ func (f *frameReader) untilClose() error {
 		}
 		f.left = h.length
 		if h.opcode() == opClose {
-			_, err := io.CopyN(io.Discard, f.src, int64(h.length))
-			return err
+			return f.discard(h.length)
 		}
 	}
+}
+
+// discard reads n bytes and keeps none. It allocates nothing: there may be a
+// flood to be discarded.
+func (f *frameReader) discard(n uint64) error {
+	for n > 0 {
+		k, err := f.src.Discard(int(min(n, 1<<20)))
+		if err != nil {
+			return err
+		}
+		n -= uint64(k)
+	}
+	return nil
 }
 
 // closeFrame is a server's Close with a reason, cut to what a frame takes.

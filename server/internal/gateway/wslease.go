@@ -73,6 +73,13 @@ func (l *wsLease) frame(ctx context.Context, length, size uint64, last bool) err
 	return nil
 }
 
+// came is told that a message has come whole: it has not to hurry any more.
+func (l *wsLease) came() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.arrivedLocked()
+}
+
 // passed is told what gRPC was given.
 func (l *wsLease) passed(n int) {
 	l.mu.Lock()
@@ -89,9 +96,13 @@ func (l *wsLease) release() {
 }
 
 func (l *wsLease) releaseLocked() {
+	l.arrivedLocked()
+	l.lease.Release()
+}
+
+func (l *wsLease) arrivedLocked() {
 	if l.late != nil {
 		l.late.Stop()
 		l.late = nil
 	}
-	l.lease.Release()
 }
