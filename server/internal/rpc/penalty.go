@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/reprise-chat/reprise/server/internal/limit"
@@ -20,13 +21,14 @@ type penalty struct {
 const (
 	// freeRefusals of an address in a second are answered at once.
 	freeRefusals = 20
-	// penaltyTime is how long further ones take.
+	// penaltyTime is how long further ones take, half of it more or less, so that
+	// they do not all come again at one moment.
 	penaltyTime = time.Second
-	// maxPenalties wait at once, and of one address: each may hold what its
-	// client has sent ahead. Beyond, refusals are answered at once.
 	// freeLarge is how many large requests of a user may be refused in a second
 	// for what they say; then no further one is looked into.
-	freeLarge              = 2
+	freeLarge = 1
+	// maxPenalties wait at once, and of one address: each may hold what its
+	// client has sent ahead. Beyond, refusals are answered at once.
 	maxPenalties           = 1024
 	maxPenaltiesPerAddress = 256
 )
@@ -34,7 +36,7 @@ const (
 func newPenalty() *penalty {
 	return &penalty{
 		free:    limit.NewByKey("refused requests", freeRefusals, 2*freeRefusals),
-		large:   limit.NewByKey("large requests of yours that are refused", freeLarge, 4*freeLarge),
+		large:   limit.NewByKey("large requests of yours that are refused", freeLarge, 2*freeLarge),
 		waiting: limit.NewTally(maxPenalties, maxPenaltiesPerAddress),
 	}
 }
@@ -46,7 +48,7 @@ func (p *penalty) wait(ctx context.Context) {
 		return
 	}
 	defer p.waiting.Give(address)
-	t := time.NewTimer(penaltyTime)
+	t := time.NewTimer(penaltyTime/2 + rand.N(penaltyTime))
 	defer t.Stop()
 	select {
 	case <-t.C:
