@@ -138,6 +138,7 @@ func TestMemoryBombs(t *testing.T) {
 			go func() { answered <- attack(ctx, t, p, token) }()
 			for ctx.Err() == nil {
 				publishing(1)
+				time.Sleep(20 * time.Millisecond) // within the limit of its events a second
 			}
 			n, rss := <-answered, <-peak
 			t.Logf("%d bombs were answered; at most %.0f MiB were resident", n, mib(rss))

@@ -36,7 +36,7 @@ const (
 func newPenalty() *penalty {
 	return &penalty{
 		free:    limit.NewByKey("refused requests", freeRefusals, 2*freeRefusals),
-		large:   limit.NewByKey("large requests of yours that are refused", freeLarge, 2*freeLarge),
+		large:   limit.NewByKey("requests of yours with thousands of entries that are refused", freeLarge, 2*freeLarge),
 		waiting: limit.NewTally(maxPenalties, maxPenaltiesPerAddress),
 	}
 }

@@ -29,6 +29,9 @@ const (
 	// part of a Budget: most are smaller, and what a stream may send ahead of
 	// its handler is more.
 	unleased = 32 << 10
+	// costly is how many bytes a message takes, beside those of its strings, that
+	// is not looked into again and again for one user; see penalty.
+	costly = 256 << 10
 	// messageTime is how long a message that has a part of a Budget may take to
 	// come.
 	messageTime = 30 * time.Second
@@ -72,7 +75,7 @@ type reader struct {
 	flow    limit.Flow // nil: the transport has flow control
 	prefix  [prefixLen]byte
 	decoded limit.Lease // of the message that is carried out
-	large   bool        // the last message had one
+	large   bool        // the last message has very many entries
 }
 
 var errNoReader = errors.New("this version of grpc-go has no way to read a message within a limit")
@@ -183,14 +186,13 @@ func (r *reader) decode(b mem.Buffer, m proto.Message) error {
 	if fault.Broken(fault.DecodeAnything) {
 		cost, err = 0, nil
 	}
-	if err == nil && cost+len(raw) > unleased {
+	if r.large = cost > costly; err == nil && r.large {
 		err = r.service.penalty.large.Spent(auth.FromContext(r.ctx).User)
 	}
 	if err == nil {
 		if r.decoded, err = r.service.decoding.lease(r.ctx, cost+len(raw)); err == nil {
 			err = decode(raw, m)
 		}
-		r.large = r.decoded != limit.Lease{}
 	}
 	if err != nil {
 		return r.refused(raw, r.refusal(err))

@@ -208,7 +208,7 @@ func TestPenalty(t *testing.T) {
 		if err := receive(s, new(reprisev1.GetRoomRequest), []byte("\x0a\x01a"), 0); err != nil || time.Since(began) != 0 {
 			t.Errorf("a good one, after %v: %v", time.Since(began), err)
 		}
-		large := &reprisev1.ResumeRequest{Positions: make([]*reprisev1.Position, 2000)}
+		large := &reprisev1.ResumeRequest{Positions: make([]*reprisev1.Position, 8000)}
 		sent := message(nil, 0, encoded(t, large))
 		for i := range 2*freeLarge + 1 {
 			got := new(reprisev1.ResumeRequest)
