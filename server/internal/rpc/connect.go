@@ -119,9 +119,7 @@ func (s *Service) attachFirst(ctx context.Context, in grpc.ServerStream, f *repr
 	if err != nil {
 		return nil, err
 	}
-	var v violations
-	v.check("request_id", name.CheckRequest(f.GetRequestId()))
-	if err := v.err(); err != nil {
+	if err := checkFirst(f); err != nil {
 		return nil, err
 	}
 	switch w := f.GetFrame().(type) {
@@ -132,6 +130,13 @@ func (s *Service) attachFirst(ctx context.Context, in grpc.ServerStream, f *repr
 	default:
 		return nil, firstFrameRefusal("the first frame was another one")
 	}
+}
+
+// checkFirst checks what is the frame's own of a first frame.
+func checkFirst(f *reprisev1.ClientFrame) error {
+	var v violations
+	v.check("request_id", name.CheckRequest(f.GetRequestId()))
+	return v.err()
 }
 
 func (s *Service) open(ctx context.Context, out grpc.ServerStream, r *reprisev1.OpenRequest, prefix string) (*attach.Attachment, error) {

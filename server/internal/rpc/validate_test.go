@@ -19,9 +19,9 @@ import (
 func validate(s *Service, f *reprisev1.ClientFrame) error {
 	switch w := f.GetFrame().(type) {
 	case *reprisev1.ClientFrame_Open:
-		return checkOpen(w.Open, "open.")
+		return errors.Join(checkFirst(f), checkOpen(w.Open, "open."))
 	case *reprisev1.ClientFrame_Resume:
-		return checkResume(w.Resume, "resume.", s.opts.maxPositions())
+		return errors.Join(checkFirst(f), checkResume(w.Resume, "resume.", s.opts.maxPositions()))
 	case *reprisev1.ClientFrame_SendMessage:
 		return errors.Join(checkFrame(f), checkMessage(w.SendMessage, "send_message.", s.opts.MaxMessage))
 	case *reprisev1.ClientFrame_SendCustom:
