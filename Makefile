@@ -111,9 +111,12 @@ test-transcript: $(BIN)/grpcurl ## the README's grpcurl lines, against a real se
 	REPRISE_TRANSCRIPT=1 go test -count=1 -run '^TestP12_READMETranscript$$' ./internal/transcript
 
 .PHONY: test-conformance
-test-conformance: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/connectconformance ## public suites against both edges: Connect's, grpc-go's interop cases, h2spec
+test-conformance: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/connectconformance web/node_modules ## public suites against both edges and the TypeScript SDK: Connect's, grpc-go's interop cases, h2spec
 	cd server/internal/conformance && rm -rf gen && go mod download connectrpc.com/conformance@$(CONFORMANCE) && \
-	  buf generate "$$(go list -m -f '{{.Dir}}' connectrpc.com/conformance@$(CONFORMANCE))/proto" && \
+	  suite="$$(go list -m -f '{{.Dir}}' connectrpc.com/conformance@$(CONFORMANCE))" && \
+	  buf generate "$$suite/proto" && mkdir gen/suites && for s in client_cancellation server_message_size; do \
+	    sed '/^mode: /d' "$$suite/internal/app/connectconformance/testsuites/data/$$s.yaml" >gen/suites/$$s.yaml || exit 1; done && \
+	  ../../../web/node_modules/.bin/tsc -p . && \
 	  go test -count=1 -timeout 10m ./...
 
 .PHONY: test-webclients

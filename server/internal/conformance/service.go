@@ -22,8 +22,12 @@ type service struct {
 	conformancev1.UnimplementedConformanceServiceServer
 }
 
-// Unary implements ConformanceService.
+// Unary implements ConformanceService. Its headers go first, also before an
+// error. Elsewhere an error that comes alone takes them along.
 func (service) Unary(ctx context.Context, r *conformancev1.UnaryRequest) (*conformancev1.UnaryResponse, error) {
+	if err := grpc.SendHeader(ctx, pairs(r.GetResponseDefinition().GetResponseHeaders())); err != nil {
+		return nil, err
+	}
 	p, err := respond(ctx, r.GetResponseDefinition(), packed(r))
 	if err != nil {
 		return nil, err
@@ -33,6 +37,9 @@ func (service) Unary(ctx context.Context, r *conformancev1.UnaryRequest) (*confo
 
 // IdempotentUnary implements ConformanceService.
 func (service) IdempotentUnary(ctx context.Context, r *conformancev1.IdempotentUnaryRequest) (*conformancev1.IdempotentUnaryResponse, error) {
+	if err := grpc.SetHeader(ctx, pairs(r.GetResponseDefinition().GetResponseHeaders())); err != nil {
+		return nil, err
+	}
 	p, err := respond(ctx, r.GetResponseDefinition(), packed(r))
 	if err != nil {
 		return nil, err
@@ -56,6 +63,9 @@ func (service) ClientStream(s conformancev1.ConformanceService_ClientStreamServe
 			def = r.GetResponseDefinition()
 		}
 		requests = append(requests, packed(r)...)
+	}
+	if err := s.SetHeader(pairs(def.GetResponseHeaders())); err != nil {
+		return err
 	}
 	p, err := respond(s.Context(), def, requests)
 	if err != nil {
@@ -154,15 +164,9 @@ func announce(s conformancev1.ConformanceService_BidiStreamServer, def *conforma
 	return s.SetHeader(pairs(def.GetResponseHeaders()))
 }
 
-// respond makes what has one answer.
+// respond makes what has one answer. Its headers are the caller's.
 func respond(ctx context.Context, def *conformancev1.UnaryResponseDefinition, requests []*anypb.Any) (*conformancev1.ConformancePayload, error) {
 	info := requestInfo(ctx, requests)
-	if def == nil {
-		return &conformancev1.ConformancePayload{RequestInfo: info}, nil
-	}
-	if err := grpc.SetHeader(ctx, pairs(def.GetResponseHeaders())); err != nil {
-		return nil, err
-	}
 	if err := grpc.SetTrailer(ctx, pairs(def.GetResponseTrailers())); err != nil {
 		return nil, err
 	}

@@ -14,21 +14,50 @@ import (
 
 var update = flag.Bool("update", false, "write the lists of known failures anew")
 
-// TestConnect runs Connect's suite. What fails has to be what known/ says, with
-// the same words: what is mended is noticed as well as what breaks.
+// TestConnect runs Connect's suite: the reference client against both edges,
+// and the TypeScript SDK's transports against the gateway. What fails has to be
+// what known/ says, with the same words: what is mended is noticed as well as
+// what breaks.
 //
 // Most of what is known is that the suite expects no details where this service
 // promises an ErrorInfo. The rest is grpc-go's INTERNAL where a call has the
 // wrong number of messages; Reprise's own services are read by package rpc,
 // which answers otherwise.
 func TestConnect(t *testing.T) {
-	server := build(t)
+	server, client := build(t), bundle(t)
 	for _, edge := range []string{"native", "gateway"} {
 		t.Run(edge, func(t *testing.T) {
 			t.Parallel()
 			suite(t, edge, "--conf", edge+".yaml", "--mode", "server", "--", server, "-edge", edge)
 		})
 	}
+	// With a client and a server of one's own the runner leaves out what it has
+	// for one side alone. Cancellation and sizes need neither of its own sides.
+	more := []string{"--test-file", "gen/suites/client_cancellation.yaml", "--test-file", "gen/suites/server_message_size.yaml"}
+	for _, transport := range []string{"websocket", "fetch"} {
+		for name, files := range map[string][]string{transport: nil, transport + "-more": more} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				suite(t, name, slices.Concat([]string{"--conf", transport + ".yaml", "--mode", "both"}, files,
+					[]string{"--", "node", "--experimental-websocket", client, transport, "----", server, "-edge", "gateway"})...)
+			})
+		}
+	}
+}
+
+// bundle makes client.ts a program for Node.
+func bundle(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "client.mjs")
+	modules := filepath.Join("..", "..", "..", "web", "node_modules")
+	cmd := exec.Command(filepath.Join(modules, ".bin", "esbuild"), "client.ts", "--bundle", "--platform=node", "--format=esm",
+		"--target=node20", "--sourcemap=inline", "--tsconfig-raw={}", "--outfile="+path)
+	// For client.ts and the code made from the suite, which have none above them.
+	cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
 }
 
 func build(t *testing.T) string {
@@ -81,6 +110,9 @@ func failures(out []byte) string {
 		case strings.HasPrefix(text, "\t") && len(cases) > 0:
 			cases[len(cases)-1] += "\n" + text
 		}
+	}
+	if len(cases) == 0 {
+		return ""
 	}
 	slices.Sort(cases)
 	all := strings.Join(cases, "\n") + "\n"
