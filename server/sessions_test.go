@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -71,6 +72,9 @@ func TestP7_EndSessionAndBye(t *testing.T) {
 	for _, end := range []bool{false, true} {
 		s := n.connect("alice", &reprisev1.OpenRequest{}).caughtUp()
 		s.send(&reprisev1.ClientFrame{Frame: &reprisev1.ClientFrame_Bye{Bye: &reprisev1.Bye{EndSession: end}}})
+		for i := range 50 { // sent ahead, and not taken any more
+			s.client.SendMsg(&reprisev1.ClientFrame{Frame: &reprisev1.ClientFrame_JoinRoom{JoinRoom: &reprisev1.JoinRoomRequest{Room: fmt.Sprintf("after-bye-%d", i)}}})
+		}
 		if err := s.end(); err == nil || reasonOf(err) != "" || err.Error() != "EOF" {
 			t.Errorf("Bye (%v) ended the stream with %v", end, err)
 		}
@@ -80,6 +84,9 @@ func TestP7_EndSessionAndBye(t *testing.T) {
 		}
 		if w := n.resume("alice", s.again()).greeted().welcome; w.GetOutcome() != want {
 			t.Errorf("after Bye (%v): Welcome %v", end, w)
+		}
+		if got, err := n.ListRooms(as(t, "alice"), &reprisev1.ListRoomsRequest{}); err != nil || len(got.GetRooms()) > 0 {
+			t.Errorf("frames after Bye (%v) were carried out: %v, %v", end, got, err)
 		}
 	}
 	// Closing the sending side is not goodbye.

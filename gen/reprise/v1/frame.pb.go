@@ -257,7 +257,8 @@ func (*ClientFrame_Bye) isClientFrame_Frame() {}
 func (*ClientFrame_InviteMember) isClientFrame_Frame() {}
 
 // Bye says goodbye: receipts that are due are sent, then the stream ends with
-// OK. Merely closing the sending side of the stream is not goodbye.
+// OK; frames after it are not carried out. Merely closing the sending side of
+// the stream is not goodbye.
 type Bye struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Also end the session, as the unary EndSession. Otherwise it can be

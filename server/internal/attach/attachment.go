@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -53,6 +54,8 @@ type Attachment struct {
 	// slots holds a token for each client frame that has no answer yet.
 	slots chan struct{}
 	done  chan struct{} // closed when the stream is to end
+
+	leaving atomic.Bool // the client has said Bye
 
 	// Guarded by mu.
 	mu         sync.Mutex
@@ -220,7 +223,13 @@ func (a *Attachment) Supersede(attach uint64, same bool) {
 func (a *Attachment) Ended() { a.end(nil, ErrEnded) }
 
 // Bye ends the stream at the client's wish.
-func (a *Attachment) Bye() { a.end(nil, nil) }
+func (a *Attachment) Bye() {
+	a.leaving.Store(true)
+	a.end(nil, nil)
+}
+
+// Leaving reports whether the client has said Bye.
+func (a *Attachment) Leaving() bool { return a.leaving.Load() }
 
 // end stops the delivery of events; when the answers that are due have been
 // sent, and then frame, the stream ends with err. Bounded by endGrace.

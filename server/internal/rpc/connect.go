@@ -101,6 +101,9 @@ func (s *Service) receive(in grpc.BidiStreamingServer[reprisev1.ClientFrame, rep
 			return s.wait(ctx, a)
 		}
 		s.carryOut(ctx, c, f, a.Reply)
+		if a.Leaving() { // after Bye nothing is taken
+			return s.wait(ctx, a)
+		}
 	}
 }
 

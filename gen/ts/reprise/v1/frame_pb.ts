@@ -136,7 +136,8 @@ export const ClientFrameSchema: GenMessage<ClientFrame> = /*@__PURE__*/
 
 /**
  * Bye says goodbye: receipts that are due are sent, then the stream ends with
- * OK. Merely closing the sending side of the stream is not goodbye.
+ * OK; frames after it are not carried out. Merely closing the sending side of
+ * the stream is not goodbye.
  *
  * @generated from message reprise.v1.Bye
  */
