@@ -169,7 +169,7 @@ func (c *Client) Invite(ctx context.Context, room, user string) (joined bool, er
 
 // CreateOptions describe a room to be created.
 type CreateOptions struct {
-	// Title for people, at most 256 bytes.
+	// Title for people, one line of at most 256 bytes.
 	Title string
 	// Private lets in only the creator and those who are invited.
 	Private bool

@@ -3,6 +3,7 @@ package reprise
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/secure/precis"
@@ -12,14 +13,15 @@ import (
 
 // Bounds that the contract gives.
 const (
-	maxName     = 128 // bytes of the name of a user or a room
-	maxID       = 64  // characters of a client id or a type
-	maxHistory  = 1000
-	maxFocus    = 100
-	maxTitle    = 256 // bytes
-	maxMembers  = 100
-	maxList     = 1000
-	maxTailLast = 10_000
+	maxName       = 128 // bytes of the name of a user or a room
+	maxID         = 64  // characters of a client id or a type
+	maxHistory    = 1000
+	maxFocus      = 100
+	maxTitle      = 256 // bytes
+	maxAgeSeconds = 290 * 366 * 24 * 60 * 60
+	maxMembers    = 100
+	maxList       = 1000
+	maxTailLast   = 10_000
 )
 
 // Bounds that a server may have changed, as they are if it says nothing.
@@ -131,8 +133,13 @@ func (o CreateOptions) check(room string) error {
 	if err := checkText("title", o.Title, 0, maxTitle); err != nil {
 		return err
 	}
-	if age := o.Retention.GetMaxAge(); age != nil && (!age.IsValid() || age.AsDuration() < 0) {
-		return invalid("retention.max_age", "must be a duration from 0 to 10000 years")
+	for _, c := range o.Title {
+		if unicode.IsControl(c) || c == '\u2028' || c == '\u2029' {
+			return invalid("title", "must be one line without control characters, has %q", c)
+		}
+	}
+	if age := o.Retention.GetMaxAge(); age != nil && (!age.IsValid() || age.AsDuration() < 0 || age.GetSeconds() > maxAgeSeconds) {
+		return invalid("retention.max_age", "must be a duration from 0 to 290 years")
 	}
 	return checkNames("members", o.Members, maxMembers)
 }

@@ -3,6 +3,7 @@ package reprise
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -36,7 +37,12 @@ func TestWhatNobodyTakesIsRefusedAtOnce(t *testing.T) {
 			"history":     func() error { _, err := c.Join(ctx, "a", 1001); return err },
 			"room leave":  func() error { return c.Leave(ctx, "a\x00") },
 			"title":       func() error { _, err := c.Create(ctx, "a", CreateOptions{Title: "\xff"}); return err },
-			"members":     func() error { _, err := c.Create(ctx, "a", CreateOptions{Members: []string{"b", " "}}); return err },
+			"title 2":     func() error { _, err := c.Create(ctx, "a", CreateOptions{Title: "a\nb"}); return err },
+			"retention 2": func() error {
+				_, err := c.Create(ctx, "a", CreateOptions{Retention: &Retention{MaxAge: durationpb.New(math.MaxInt64)}})
+				return err
+			},
+			"members": func() error { _, err := c.Create(ctx, "a", CreateOptions{Members: []string{"b", " "}}); return err },
 			"retention": func() error {
 				_, err := c.Create(ctx, "a", CreateOptions{Retention: &Retention{MaxAge: durationpb.New(-1)}})
 				return err

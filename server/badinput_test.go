@@ -137,6 +137,9 @@ func badInputMemberships() []badInputCase {
 	exists := badInputWant{codes.AlreadyExists, "ROOM_EXISTS", "", "that name is taken"}
 	cases := []badInputCase{
 		{"title too long", create(func(r *reprisev1.CreateRoomRequest) { r.Title = strings.Repeat("x", 257) }), badInputField("title", "at most 256 bytes, has 257")},
+		{"title of two lines", create(func(r *reprisev1.CreateRoomRequest) { r.Title = "a\r\nb" }), badInputField("title", `must be one line without control characters, has '\r'`)},
+		{"title of two lines", create(func(r *reprisev1.CreateRoomRequest) { r.Title = "a\u2028b" }), badInputField("title", `must be one line without control characters, has '\u2028'`)},
+		{"title with NUL", create(func(r *reprisev1.CreateRoomRequest) { r.Title = "\x00" }), badInputField("title", `must be one line without control characters, has '\x00'`)},
 		{"title not UTF-8", create(func(r *reprisev1.CreateRoomRequest) { r.Title = badInputNotUTF8 }), badInputField("title", "must be valid UTF-8")},
 		{"access unknown", create(func(r *reprisev1.CreateRoomRequest) { r.Access = 9 }), badInputField("access", "has no value 9")},
 		{"too many members", create(func(r *reprisev1.CreateRoomRequest) { r.Members = make([]string, 101) }), badInputField("members", "at most 100 entries, has 101")},

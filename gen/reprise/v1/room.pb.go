@@ -531,7 +531,7 @@ type CreateRoomRequest struct {
 	Via *Via `protobuf:"bytes,1,opt,name=via,proto3" json:"via,omitempty"`
 	// Room name, as in Room.name.
 	Room string `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
-	// Title for people, at most 256 bytes; may be empty.
+	// Title for people, one line of at most 256 bytes; may be empty.
 	Title string `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`
 	// Who may join; open if not set.
 	Access RoomAccess `protobuf:"varint,4,opt,name=access,proto3,enum=reprise.v1.RoomAccess" json:"access,omitempty"`

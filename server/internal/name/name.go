@@ -5,6 +5,7 @@ package name
 
 import (
 	"fmt"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/secure/precis"
@@ -18,6 +19,7 @@ const (
 	MaxInstance = 64
 	MaxType     = 64
 	MaxRequest  = 64
+	MaxTitle    = 256
 )
 
 // Error says what is wrong with a name and what the bound is.
@@ -57,6 +59,24 @@ func CheckRequest(s string) error {
 	for _, c := range s {
 		if c < ' ' || c > '~' {
 			return &Error{fmt.Sprintf("may only have printable ASCII characters, not %q", c)}
+		}
+	}
+	return nil
+}
+
+// CheckTitle checks what a room is called beside its name: one line of at most
+// MaxTitle bytes of UTF-8, the empty one too. Whoever shows it in a list can
+// rely on its being one line.
+func CheckTitle(s string) error {
+	if len(s) > MaxTitle {
+		return &Error{fmt.Sprintf("must have at most %d bytes, has %d", MaxTitle, len(s))}
+	}
+	if !utf8.ValidString(s) {
+		return &Error{"must be valid UTF-8"}
+	}
+	for _, c := range s {
+		if unicode.IsControl(c) || c == '\u2028' || c == '\u2029' {
+			return &Error{fmt.Sprintf("must be one line without control characters, has %q", c)}
 		}
 	}
 	return nil

@@ -17,7 +17,6 @@ const (
 	maxFocus       = 100
 	maxAckMany     = 1000
 	maxEarlier     = 8
-	maxTitle       = 256
 	maxFirst       = 100 // further first members of a room
 	maxPage        = 1000
 	defaultPage    = 100
@@ -169,7 +168,7 @@ func checkAck(r *reprisev1.AckRequest, prefix string) error {
 func checkCreate(r *reprisev1.CreateRoomRequest, prefix string) error {
 	v := violations{prefix: prefix}
 	v.room("room", r.GetRoom())
-	v.text("title", r.GetTitle(), 0, maxTitle)
+	v.check("title", name.CheckTitle(r.GetTitle()))
 	if _, ok := reprisev1.RoomAccess_name[int32(r.GetAccess())]; !ok {
 		v.add("access", fmt.Sprintf("has no value %d", r.GetAccess()))
 	}

@@ -59,7 +59,7 @@ func (m *model) topBar() string {
 	if r := m.rooms[m.current]; r != nil {
 		left = " " + m.styles.bar.Render(r.name)
 		if r.title != "" {
-			left += m.styles.barDim.Render("  " + line.Clean(strings.ReplaceAll(r.title, "\n", " ")))
+			left += m.styles.barDim.Render("  " + line.One(r.title))
 		}
 	}
 	var others []string

@@ -64,7 +64,7 @@ func listRooms(ctx context.Context, client *reprise.Client, out io.Writer, asJSO
 			return err
 		}
 		r := roomOf(r)
-		if err := table.row(r, r.Name, r.Members, r.Oldest, r.Head, r.Access, line.Clean(r.Title)); err != nil {
+		if err := table.row(r, r.Name, r.Members, r.Oldest, r.Head, r.Access, line.One(r.Title)); err != nil {
 			return err
 		}
 	}

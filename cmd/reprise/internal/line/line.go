@@ -161,6 +161,9 @@ func (r Record) Plain() string {
 	return at + strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", len(at)))
 }
 
+// One returns text as Clean does, on one line.
+func One(text string) string { return strings.ReplaceAll(Clean(text), "\n", " ") }
+
 // Clean returns text without what could drive a terminal or reverse the order
 // of what is read: control characters and marks of direction become U+FFFD.
 // Line ends stay, tabs become blanks.

@@ -83,3 +83,10 @@ func FuzzClean(f *testing.F) {
 		}
 	})
 }
+
+// A title that an older server let through makes no rows of its own in a list.
+func TestOneLine(t *testing.T) {
+	if got, want := One("a\r\nlobby  1\n\x1b[2J"), "a lobby  1 \ufffd[2J"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -334,7 +334,7 @@ export type CreateRoomRequest = Message<"reprise.v1.CreateRoomRequest"> & {
   room: string;
 
   /**
-   * Title for people, at most 256 bytes; may be empty.
+   * Title for people, one line of at most 256 bytes; may be empty.
    *
    * @generated from field: string title = 3;
    */
