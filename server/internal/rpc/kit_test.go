@@ -21,6 +21,13 @@ import (
 	"github.com/reprise-chat/reprise/server/internal/limit"
 )
 
+// patient is an edge that refuses at once, however often: for fuzzing.
+func patient() *Service {
+	s := edge(0)
+	s.penalty.free, s.penalty.large = limit.NewByKey("", 0, 1), limit.NewByKey("", 0, 1)
+	return s
+}
+
 const testMaxFrame = 1 << 20
 
 // edge is a service without a core: what it is asked must not get past

@@ -68,7 +68,7 @@ func FuzzClientFrame(f *testing.F) {
 		f.Add(append(b, 0xff))
 	}
 	f.Add([]byte("\x0a\x01\xff"))
-	s := edge(0)
+	s := patient()
 	f.Fuzz(func(t *testing.T, b []byte) {
 		frame := new(reprisev1.ClientFrame)
 		err := receive(s, frame, b, 7)
@@ -130,7 +130,7 @@ func FuzzPositions(f *testing.F) {
 		}
 		f.Add(b, byte(3))
 	}
-	s := edge(0)
+	s := patient()
 	f.Fuzz(func(t *testing.T, b []byte, bound byte) {
 		r := new(reprisev1.AckRequest)
 		if err := receive(s, r, b, 0); err != nil {
