@@ -392,6 +392,19 @@ func TestCheckPositionsBeyond(t *testing.T) {
 	}
 }
 
+// TestCheckPositionsOfRemovedRooms has a position of a room that is not there,
+// as the removal of an empty room leaves it: that is no lost tail.
+func TestCheckPositionsOfRemovedRooms(t *testing.T) {
+	mem, dir, _ := directory(t, false)
+	rewrite(t, mem, dir, map[string][]byte{
+		string(positionKey("s_0_1", "removed")): encode(&storev1.Position{Offset: 3, Incarnation: []byte("i_removed")}),
+	})
+	r := mustCheck(t, mem, dir)
+	if r.Damaged() || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "1 positions of sessions are of rooms that are not there any more") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func readFile(tb testing.TB, fsys vfs.FS, name string) []byte {
 	tb.Helper()
 	f, err := fsys.Open(name)

@@ -132,12 +132,13 @@ func (c *checker) storedSession(id string) (s store.Session, ok bool) {
 }
 
 // checkPositions reads the positions of sessions. Positions are what clients
-// claim, and a client may hold what a lost tail or a restored copy took away:
-// one beyond the log is no damage. Its client will be rewound.
+// claim, and a client may hold what a lost tail or a restored copy took away, or
+// what went with a room that was empty for long: one beyond the log is no damage.
+// Its client will be rewound, or told that it is not in the room any more.
 func (c *checker) checkPositions() error {
 	var session store.Session
 	var ok bool
-	beyond := 0
+	beyond, gone := 0, 0
 	_, err := c.scan([]byte{prefixPosition}, "the positions", func(key, value []byte) {
 		id, room, err := splitLengthed(key)
 		var p store.Position
@@ -162,12 +163,18 @@ func (c *checker) checkPositions() error {
 		case p.Checkpoint > session.Checkpoint:
 			c.bad(key, "a position of checkpoint %d, and the session has %d", p.Checkpoint, session.Checkpoint)
 		}
-		if r := c.rooms[room]; r == nil && c.whole || r != nil && r.whole && !r.reaches(p) {
+		switch r := c.rooms[room]; {
+		case r == nil && c.whole:
+			gone++
+		case r != nil && r.whole && !r.reaches(p):
 			beyond++
 		}
 	})
+	if gone > 0 { // usual: rooms that have been empty for long are removed
+		c.note("%d positions of sessions are of rooms that are not there any more: they are forgotten when those clients resume", gone)
+	}
 	if beyond > 0 {
-		c.note("%d positions of sessions are not in their rooms' logs: those clients hold events that a lost tail or a restored copy took away, and will be rewound", beyond)
+		c.note("%d positions of sessions are not in their rooms' logs: those clients hold events of a room that was removed when it was empty and made again, or that a lost tail or a restored copy took away, and will be rewound", beyond)
 	}
 	return err
 }
