@@ -2,6 +2,7 @@ package chat
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,8 @@ import (
 )
 
 // maxLine bounds one line of input, in bytes. The server's limit of a message
-// is below it.
+// is below it. What a longer line has is read and left out, and the lines after
+// it are sent.
 const maxLine = 1 << 20
 
 // Plain chats without a screen: each line of in is a message, and show gets
@@ -80,6 +82,11 @@ func (p *pipe) speak(ctx context.Context, client *reprise.Client, in io.Reader, 
 		if text == "" {
 			continue
 		}
+		if len(text) > maxLine {
+			refused++
+			problem(fmt.Sprintf("not sent: a line has more than %d bytes: too much for one message", maxLine))
+			continue
+		}
 		receipt, err := client.Send(ctx, p.room, text, reprise.WithClientID(newClientID()))
 		switch {
 		case ctx.Err() != nil:
@@ -130,20 +137,24 @@ func scan(ctx context.Context, in io.Reader) (lines <-chan string, done <-chan e
 	raw := make(chan string)
 	go func() {
 		defer close(raw)
-		scanner := bufio.NewScanner(in)
-		scanner.Buffer(nil, maxLine)
-		for scanner.Scan() {
-			select {
-			case raw <- scanner.Text():
-			case <-ctx.Done():
+		r := bufio.NewReader(in)
+		for {
+			text, err := readLine(r)
+			if text != "" {
+				select {
+				case raw <- text:
+				case <-ctx.Done():
+					return
+				}
+			}
+			if err != nil {
+				if errors.Is(err, io.EOF) {
+					err = nil
+				}
+				end <- err
 				return
 			}
 		}
-		err := scanner.Err()
-		if errors.Is(err, bufio.ErrTooLong) {
-			err = fmt.Errorf("a line of the input has more than %d bytes: too much for one message", maxLine)
-		}
-		end <- err
 	}()
 	go func() {
 		defer close(out)
@@ -164,6 +175,22 @@ func scan(ctx context.Context, in io.Reader) (lines <-chan string, done <-chan e
 		}
 	}()
 	return out, end
+}
+
+// readLine returns the next line without its end. Of a line that is longer than
+// maxLine it returns one byte more than that and drops the rest.
+func readLine(r *bufio.Reader) (string, error) {
+	var text []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		text = append(text, part[:min(len(part), maxLine+2-len(text))]...) // with the line's end
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		line := bytes.TrimSuffix(text, []byte("\n"))
+		line = bytes.TrimSuffix(line, []byte("\r"))
+		return string(line[:min(len(line), maxLine+1)]), err
+	}
 }
 
 func (p *pipe) reached(room string, offset uint64) {

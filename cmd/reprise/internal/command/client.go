@@ -61,6 +61,9 @@ func (f *clientFlags) config() (reprise.Config, error) {
 	if len(f.servers) == 0 {
 		return reprise.Config{}, errors.New("--server is empty: give at least one host:port")
 	}
+	if f.timeout <= 0 {
+		return reprise.Config{}, fmt.Errorf("--timeout must be more than 0, and is %v", f.timeout)
+	}
 	token := f.token
 	if token == "" {
 		var err error

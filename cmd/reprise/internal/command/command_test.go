@@ -105,6 +105,19 @@ func TestNoServer(t *testing.T) {
 	}
 }
 
+// A timeout that nothing can meet is said to be one, and not a server's silence.
+func TestTimeoutOfNothing(t *testing.T) {
+	p := newPerson(t, "alice", "127.0.0.1:1")
+	for _, timeout := range []string{"0s", "-5s"} {
+		for _, args := range []string{"send lobby hello", "chat lobby", "tail lobby", "rooms", "sessions"} {
+			r := p.run("", strings.Fields(args+" --timeout "+timeout)...)
+			if want := "--timeout must be more than 0, and is " + timeout; r.code == 0 || !strings.Contains(r.err, want) {
+				t.Errorf("%s: exit code %d\n%s\nwant %s", args, r.code, r.err, want)
+			}
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	p := newPerson(t, "alice", "")
 	if out := p.ok("", "version"); !strings.HasPrefix(out, "reprise ") {

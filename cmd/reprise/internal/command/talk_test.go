@@ -235,7 +235,7 @@ func TestDoneButNotPrinted(t *testing.T) {
 func TestPipedLinesThatCannotBeSent(t *testing.T) {
 	h := serveIn(t, t.TempDir(), "")
 	alice := newPerson(t, "alice", h.GRPC)
-	for _, bad := range []string{"caf\xe9", strings.Repeat("x", 70<<10), strings.Repeat("x", 1<<20-1)} {
+	for _, bad := range []string{"caf\xe9", strings.Repeat("x", 70<<10), strings.Repeat("x", 1<<20-1), strings.Repeat("x", 1<<20+1), strings.Repeat("x", 3<<20)} {
 		before := len(texts(t, alice, "lobby", "--join"))
 		r := alice.run("before\n"+bad+"\nafter\n", "chat", "lobby")
 		if r.code != exitFailure || !strings.Contains(r.err, "not sent: ") || !strings.Contains(r.err, "1 of the lines were refused") {
