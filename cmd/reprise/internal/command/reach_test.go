@@ -124,7 +124,7 @@ func TestTLSByDefault(t *testing.T) {
 		{clientFlags{servers: []string{"192.0.2.1:9090"}}, true},
 		{clientFlags{servers: []string{"192.0.2.1:9090"}, plaintext: true}, false},
 	} {
-		c.flags.user = "alice"
+		c.flags.user, c.flags.timeout = "alice", time.Second
 		cfg, err := c.flags.config()
 		if err != nil || (cfg.TLS != nil) != c.secure || cfg.Insecure != c.flags.plaintext {
 			t.Errorf("%+v: TLS %v, insecure %t, %v", c.flags, cfg.TLS != nil, cfg.Insecure, err)
