@@ -59,9 +59,11 @@ func good() []Record {
 		pub("c", Call, 0), pub("c", OK, 3),
 		Record{P: "c", K: Attach, Ph: Call},
 		Record{P: "c", K: Attach, Ph: OK, Session: "s", Attach: 2},
+		at(2), // and then the room cannot be read for a while
+		Record{P: "c", K: Unavailable, Room: "r"},
+		Record{P: "c", K: CaughtUp},
 		at(2), with(del("c", 3), func(r *Record) { r.Replayed = true }),
 		Record{P: "c", K: CaughtUp, Room: "r"},
-		Record{P: "c", K: CaughtUp},
 		fin("a", 1), fin("b", 2), fin("c", 3),
 	)
 }
@@ -84,6 +86,10 @@ func TestBadHistories(t *testing.T) {
 			pub("a", Call, 0), pub("a", OK, 1),
 			Record{P: "c", K: Attach, Ph: Call}, Record{P: "c", K: Attach, Ph: OK, Session: "s", Attach: 1},
 			at(0), Record{P: "c", K: CaughtUp}, fin("a", 1))},
+		{"P1", "unread", script( // it is back before all is said to have caught up
+			pub("a", Call, 0), pub("a", OK, 1),
+			Record{P: "c", K: Attach, Ph: Call}, Record{P: "c", K: Attach, Ph: OK, Session: "s", Attach: 1},
+			Record{P: "c", K: Unavailable, Room: "r"}, at(0), Record{P: "c", K: CaughtUp}, fin("a", 1))},
 		{"P2", "hole", script(pub("a", Call, 0), fin("", 1), fin("a", 3))},
 		{"P2", "skip", script(at(0), del("", 2), fin("", 1), fin("", 2))},
 		{"P2", "skip", script(at(0), Record{P: "c", K: Gap, Room: "r", First: 2, Off: 2}, fin("", 1), fin("", 2))},

@@ -32,6 +32,9 @@ const (
 	Confirmed Kind = "ckp"
 	// Closed is a RoomClosed.
 	Closed Kind = "closed"
+	// Unavailable is a RoomUnavailable: CaughtUp of all says nothing of the room
+	// until its next Place.
+	Unavailable Kind = "away"
 	// Final is an event of a room's whole log, read at the end.
 	Final Kind = "fin"
 )

@@ -187,7 +187,7 @@ func (w *resumes) step(r Record) {
 		w.confirmed[[2]string{w.session, r.Room}] = r
 	case Deliver, Gap, Rewind:
 		w.reached[r.Room] = r
-	case Closed:
+	case Closed, Unavailable:
 		delete(w.reached, r.Room)
 	case CaughtUp:
 		if r.Room == "" {

@@ -88,6 +88,8 @@ func (s *stream) see(f *reprisev1.ServerFrame) {
 		s.add(history.Record{K: history.Rewind, Room: w.GetRoom(), Off: w.GetTo(), Inc: w.GetIncarnation()})
 	case *reprisev1.ServerFrame_RoomClosed:
 		s.add(history.Record{K: history.Closed, Room: f.RoomClosed.GetRoom(), Off: f.RoomClosed.GetOffset()})
+	case *reprisev1.ServerFrame_RoomUnavailable:
+		s.add(history.Record{K: history.Unavailable, Room: f.RoomUnavailable.GetRoom()})
 	case *reprisev1.ServerFrame_CaughtUp:
 		up := f.CaughtUp
 		s.add(history.Record{K: history.CaughtUp, Room: up.GetRoom(), Off: up.GetOffset(), Inc: up.GetIncarnation()})
