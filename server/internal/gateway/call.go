@@ -46,7 +46,7 @@ type connKey struct{}
 func newCall(r *http.Request) *call {
 	nc, _ := r.Context().Value(connKey{}).(net.Conn)
 	c := &call{
-		address: addressOf(r.RemoteAddr),
+		address: limit.Address(r.RemoteAddr),
 		origin:  r.Header.Get("Origin"),
 		reading: &readDeadline{conn: nc},
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/reprise-chat/reprise/server/internal/forwarded"
+	"github.com/reprise-chat/reprise/server/internal/limit"
 )
 
 // listener accepts connections within the bounds and keeps track of them.
@@ -26,7 +27,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		address := addressOf(nc.RemoteAddr().String())
+		address := limit.Address(nc.RemoteAddr().String())
 		if peer, ok := ipOf(nc.RemoteAddr().String()); ok && l.proxies.Trusts(peer) {
 			address = everybody
 		}
@@ -34,7 +35,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			l.conns.log.Debug("connection opened", "port", "http", "peer", nc.RemoteAddr().String())
 			return c, nil
 		}
-		l.refused(addressOf(nc.RemoteAddr().String()))
+		l.refused(limit.Address(nc.RemoteAddr().String()))
 		nc.Close()
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/gateway/webtest"
+	"github.com/reprise-chat/reprise/server/internal/limit"
 	"github.com/reprise-chat/reprise/server/internal/reason"
 )
 
@@ -226,8 +227,8 @@ func TestAddressOf(t *testing.T) {
 		"[fe80::1%eth0]:80":       "fe80::/64",
 		"@":                       "@",
 	} {
-		if got := addressOf(in); got != want {
-			t.Errorf("addressOf(%q) = %q, want %q", in, got, want)
+		if got := limit.Address(in); got != want {
+			t.Errorf("Address(%q) = %q, want %q", in, got, want)
 		}
 	}
 }

@@ -77,19 +77,6 @@ func ipOf(hostport string) (netip.Addr, bool) {
 	return ap.Addr().Unmap().WithZone(""), err == nil
 }
 
-// addressOf names who is behind "ip:port" for the bounds by address: for IPv6
-// the /64, which is what one customer is given.
-func addressOf(hostport string) string {
-	ip, ok := ipOf(hostport)
-	if !ok {
-		return hostport
-	}
-	if ip.Is4() {
-		return ip.String()
-	}
-	return netip.PrefixFrom(ip, 64).Masked().String()
-}
-
 // count is how many are open.
 func (t *tally) count() int {
 	t.mu.Lock()
