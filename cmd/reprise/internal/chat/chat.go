@@ -84,9 +84,11 @@ func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
 	return errors.Join(m.run(program, cancel, outbox), client.Close())
 }
 
-// connect makes the client and the first contact: it joins the room.
+// connect makes the client and the first contact: it joins the room. The room
+// is one of Config.Rooms too, so that what is sent to it waits for Run: an event
+// sent by a call of its own, before a new session is open, is not shown.
 func connect(ctx context.Context, o *Options) (*reprise.Client, error) {
-	o.Config.Positions, o.Config.Focus = o.Store, []string{o.Room}
+	o.Config.Positions, o.Config.Focus, o.Config.Rooms = o.Store, []string{o.Room}, []string{o.Room}
 	client, err := reprise.New(o.Config)
 	if err != nil {
 		return nil, err
