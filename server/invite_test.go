@@ -1,8 +1,11 @@
 package server_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -218,6 +221,51 @@ func TestInvitationsOfARoomAreBounded(t *testing.T) {
 	n.restart()
 	_, err = n.invite("alice", "den", "another")
 	refused(t, err, codes.ResourceExhausted, "TOO_MANY_INVITATIONS")
+}
+
+// TestInvitationsAreShared has one member of an open room invite everybody it
+// can, many at once and not waiting for all of them, and then another invite.
+func TestInvitationsAreShared(t *testing.T) {
+	n := serve(t)
+	n.join("mallory", "square")
+	n.join("alice", "square")
+	var wg sync.WaitGroup
+	var made atomic.Int32
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 25 {
+				ctx, cancel := as(t, "mallory"), func() {}
+				if j%5 == 0 {
+					ctx, cancel = context.WithTimeout(ctx, time.Millisecond)
+				}
+				_, err := n.InviteMember(ctx, &reprisev1.InviteMemberRequest{Room: "square", User: fmt.Sprintf("guest%d-%d", i, j)})
+				if cancel(); err == nil {
+					made.Add(1)
+				} else if status.Code(err) != codes.DeadlineExceeded && reasonOf(err) != "TOO_MANY_INVITATIONS" {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	_, err := n.invite("mallory", "square", "onemore")
+	refused(t, err, codes.ResourceExhausted, "TOO_MANY_INVITATIONS")
+	var invited []string
+	for _, e := range n.log("alice", "square") {
+		if c := e.GetMemberChange(); c.GetKind() == reprisev1.MemberChange_KIND_INVITED {
+			invited = append(invited, c.GetUser())
+		}
+	}
+	if len(invited) != 100 || int(made.Load()) > len(invited) {
+		t.Fatalf("%d invitations, of which %d were confirmed", len(invited), made.Load())
+	}
+	n.mustInvite("alice", "square", "bob")
+	n.join(invited[7], "square")
+	n.restart()
+	_, err = n.invite("mallory", "square", "onemore")
+	if _, again := n.invite("mallory", "square", "another"); err != nil || again == nil {
+		t.Errorf("after one was used: %v; and then: %v", err, again)
+	}
 }
 
 // TestDirectAdd: where the policy is to add members directly they are members

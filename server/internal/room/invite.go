@@ -14,6 +14,9 @@ import (
 const (
 	// MaxInvited bounds those to one room.
 	MaxInvited = 1000
+	// MaxShare bounds those to one open room by one user: there every member
+	// may invite. In a private one nobody but its creator does.
+	MaxShare = 100
 	// MaxGiven bounds those of one user by another.
 	MaxGiven = 100
 )
@@ -52,48 +55,80 @@ type Invitation struct {
 // of a private one who is a member. Errors: ErrNotFound, ErrInviteRefused,
 // ErrTooManyInvitations. It waits until the invitation is durable, or for ctx;
 // then it may still come to be.
-func (r *Room) Invite(ctx context.Context, by string, g Guest, checks Checks) (Invitation, error) {
+func (r *Room) Invite(ctx context.Context, by string, g Guest, checks Checks) (out Invitation, err error) {
 	failures := r.failuresNow()
 	if err := r.Entitled(ctx, by); err != nil {
 		return Invitation{}, err
 	}
-	out := Invitation{Joined: g.Direct}
-	var err error
+	release, err := r.claim(ctx, claim{by, inviteClaim})
+	if err != nil {
+		return Invitation{}, err
+	}
+	given, err := r.engine().CountInvitedBy(ctx, by)
+	if err != nil {
+		release()
+		return Invitation{}, r.unavailable(err)
+	}
+	appended := false
 	out.Change, err = r.change(ctx, g.User, func(invited bool, done func(error)) (Change, error) {
 		if err := r.sinceLocked(failures); err != nil { // by may be unknown again
 			return Change{}, err
 		}
-		switch {
-		case r.meta == nil || !r.members[by]:
-			return Change{}, ErrNotFound
-		case r.meta.Private && by != r.meta.Creator:
-			return Change{}, ErrInviteRefused
-		case r.members[g.User] || invited && !g.Direct:
-			out.Joined = r.members[g.User]
-			return Change{}, errAlready
-		case g.overrun() || !g.Direct && int(r.invited)+r.inviting >= MaxInvited:
-			return Change{}, ErrTooManyInvitations
-		}
-		if err := r.passLocked(checks, false, false, 1); err != nil {
-			return Change{}, err
-		}
-		e, m, err := g.entry(by, r.hub.Now())
-		if err != nil {
-			return Change{}, err
-		}
-		m.Offset = r.head + 1
-		if err := r.appendLocked([]entry{e}, []store.MemberChange{m}, nil, done); err != nil {
-			return Change{}, err
-		}
-		if g.Direct {
-			r.members[g.User] = true
-		}
-		return Change{Offset: m.Offset}, nil
+		out.Joined = g.Direct || r.members[g.User]
+		c, err := r.inviteLocked(by, g, invited, given, checks, func(err error) {
+			release()
+			done(err)
+		})
+		appended = err == nil
+		return c, err
 	})
+	if !appended {
+		release()
+	}
 	if errors.Is(err, errAlready) {
 		return Invitation{Change: Change{Already: true}, Joined: out.Joined}, nil
 	}
 	return out, err
+}
+
+// inviteLocked appends the invitation of g by a user of whom so many are open,
+// unless g is a member, or invited already.
+func (r *Room) inviteLocked(by string, g Guest, invited bool, given int, checks Checks, done func(error)) (Change, error) {
+	switch {
+	case r.meta == nil || !r.members[by]:
+		return Change{}, ErrNotFound
+	case r.meta.Private && by != r.meta.Creator:
+		return Change{}, ErrInviteRefused
+	case r.members[g.User] || invited && !g.Direct:
+		return Change{}, errAlready
+	case g.overrun() || !g.Direct && r.fullLocked(given):
+		return Change{}, ErrTooManyInvitations
+	}
+	if err := r.passLocked(checks, false, false, 1); err != nil {
+		return Change{}, err
+	}
+	e, m, err := g.entry(by, r.hub.Now())
+	if err != nil {
+		return Change{}, err
+	}
+	m.Offset = r.head + 1
+	if err := r.appendLocked([]entry{e}, []store.MemberChange{m}, nil, done); err != nil {
+		return Change{}, err
+	}
+	if g.Direct {
+		r.members[g.User] = true
+	}
+	return Change{Offset: m.Offset}, nil
+}
+
+// inviteClaim is a client id that no client can use: holding it is the right to
+// invite in the sender's name, so that what the store counts is all there is.
+const inviteClaim = "\x00invite"
+
+// fullLocked reports whether a user of whom so many invitations are open cannot
+// invite one more.
+func (r *Room) fullLocked(given int) bool {
+	return int(r.invited)+r.inviting >= MaxInvited || !r.meta.Private && given >= MaxShare
 }
 
 // countInvited counts the invitations among changes.

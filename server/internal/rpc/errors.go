@@ -71,7 +71,7 @@ var known = []struct {
 	{room.ErrNotFound, reason.RoomNotFound, "no such room, or you are not a member of it: join it first (JoinRoom)"},
 	{room.ErrExists, reason.RoomExists, "that name is taken: join the room if it is open (JoinRoom), have yourself invited, or choose another name"},
 	{room.ErrInviteRefused, reason.InviteRefused, "only the creator of this room may invite: ask its creator"},
-	{room.ErrTooManyInvitations, reason.TooManyInvitations, "too many invitations are open, to this room or by you to this user: wait until they are used"},
+	{room.ErrTooManyInvitations, reason.TooManyInvitations, "too many invitations are open, to this room, by you to this room, or by you to this user: wait until they are used"},
 	{room.ErrClientIDReused, reason.ClientIDReused, "you have published another event with this client_id in this room: choose a new one for each event"},
 	{room.ErrBusy, reason.TooManyInFlight, "too many events of this room wait to be stored: try again"},
 	{room.ErrUnavailable, reason.RoomUnavailable, "this room cannot be read or written just now: try again, a publish with the same client_id"},

@@ -168,6 +168,9 @@ type Log interface {
 
 	// Invitation returns a user's open invitation; ok is false if there is none.
 	Invitation(ctx context.Context, user string) (i Invitation, ok bool, err error)
+	// CountInvitedBy returns how many invitations to the room by a user are
+	// open, in time that grows with how many are open to it.
+	CountInvitedBy(ctx context.Context, by string) (int, error)
 	// Member returns a user's membership; ok is false if there is none.
 	Member(ctx context.Context, user string) (m Member, ok bool, err error)
 	// Members returns up to limit members whose names are not before from, in

@@ -252,3 +252,27 @@ func (l *Log) Invitation(ctx context.Context, user string) (i store.Invitation, 
 	}
 	return i, true, nil
 }
+
+// CountInvitedBy implements [store.Log].
+func (l *Log) CountInvitedBy(ctx context.Context, by string) (n int, err error) {
+	v, d, err := l.acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer l.s.release(v)
+	if d.number == 0 {
+		return 0, nil
+	}
+	prefix := inviteeKey(d.number, "")
+	err = scan(v.snap, prefix, prefixEnd(prefix), func(key, value []byte) (bool, error) {
+		i, err := decodeInvitation(l.room.name, string(key[len(prefix):]), value)
+		if err != nil {
+			return false, badRecord(key, err)
+		}
+		if i.By == by {
+			n++
+		}
+		return true, ctx.Err()
+	})
+	return n, err
+}

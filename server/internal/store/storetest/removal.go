@@ -153,6 +153,11 @@ func testInvitations(t *testing.T, h Harness) {
 		r.reopen(s)
 	}
 	want("bob", "a", "c")
+	for by, count := range map[string]int{"alice": 2, "eve": 0} {
+		if n, err := rooms[0].log.CountInvitedBy(t.Context(), by); n != count || err != nil {
+			t.Fatalf("%d invitations to a by %q, %v; want %d", n, by, err, count)
+		}
+	}
 	if i, ok, err := rooms[0].log.Invitation(t.Context(), "bob"); !ok || err != nil || i.By != "alice" {
 		t.Fatalf("invitation of bob: %+v, %t, %v", i, ok, err)
 	}
