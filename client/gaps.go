@@ -1,8 +1,10 @@
 package reprise
 
 import (
+	"cmp"
 	"context"
 	"iter"
+	"slices"
 )
 
 // Gaps returns the open recoverable gaps of the session: ranges that were not
@@ -54,4 +56,44 @@ func (c *Client) consumed(g Gap, upTo uint64) {
 	if book != nil && upTo >= g.First {
 		book.narrowGap(g.Room, g.First, upTo)
 	}
+}
+
+// openGaps returns the recoverable gaps by room and offset.
+func (l *ledger) openGaps() []Gap {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var gaps []Gap
+	for _, e := range l.rooms {
+		gaps = append(gaps, e.gaps...)
+	}
+	slices.SortFunc(gaps, func(a, b Gap) int {
+		if a.Room != b.Room {
+			return cmp.Compare(a.Room, b.Room)
+		}
+		return cmp.Compare(a.First, b.First)
+	})
+	return gaps
+}
+
+// narrowGap takes everything up to an offset off an open gap.
+func (l *ledger) narrowGap(room string, first, upTo uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e, ok := l.rooms[room]
+	if !ok {
+		return
+	}
+	narrow := func(open []Gap) (rest []Gap) {
+		for _, g := range open {
+			if g.First >= first && g.First <= upTo {
+				e.dirty = true
+				g.First = upTo + 1
+			}
+			if g.First <= g.Last {
+				rest = append(rest, g)
+			}
+		}
+		return rest
+	}
+	e.gaps, e.pending = narrow(e.gaps), narrow(e.pending)
 }
