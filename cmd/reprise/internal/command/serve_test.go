@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -129,6 +131,11 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 // TestHangupDrains closes the terminal of a server: its clients are told, and
 // it ends as after Ctrl-C. One that nohup started stays.
 func TestHangupDrains(t *testing.T) {
+	// What this process handles its children start with as the default, even
+	// when the tests themselves were started by nohup.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	h := serveIn(t, t.TempDir(), "")
 	h.signal(syscall.SIGHUP)
 	if code := h.end(); code != exitOK {
