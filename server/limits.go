@@ -33,17 +33,19 @@ type Limits struct {
 	StreamsPerConnection uint32
 	// WebConnections and WebCalls bound the connections and the calls in
 	// progress, streams included, on the HTTP port; AddressWebConnections and
-	// AddressWebCalls those of one address (IPv6: one /64). Defaults what the
-	// process may have open besides the store and the gRPC connections, at most
-	// 8,192; 4,096, 256 and 192.
+	// AddressWebCalls those of one address (IPv6: one /64), the first of these
+	// not those of Options.TrustedProxies. Defaults what the process may have open
+	// besides the store and the gRPC connections, at most 8,192; 4,096, 256 and
+	// 192.
 	WebConnections, WebCalls, AddressWebConnections, AddressWebCalls int
 	// TailsPerUser bounds the Tail streams that a user has open. Default 100.
 	TailsPerUser int
 	// Connections bounds open connections of the gRPC listener, and
-	// AddressConnections those of one address (IPv6: one /64); more are
-	// closed at once. Default of the first: what the process may have open
-	// besides the store and as many browsers, at most 16,384; New refuses what
-	// does not fit. Default of the second 256; negative: no bound.
+	// AddressConnections those of one address (IPv6: one /64) that is none of
+	// Options.TrustedProxies; more are closed at once. Default of the first: what
+	// the process may have open besides the store and as many browsers, at most
+	// 16,384; New refuses what does not fit. Default of the second 256; negative:
+	// no bound.
 	Connections, AddressConnections int
 	// UserPublishes and RoomPublishes bound events a second by one user and
 	// into one room, in bursts of twice that: messages, and joins, leaves and

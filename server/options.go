@@ -58,8 +58,10 @@ type Options struct {
 	// of a loopback listener: Host header values, and exact web origins.
 	Hosts, Origins []string
 	// TrustedProxies are reverse proxies that are believed about whom they
-	// forward for (X-Forwarded-For): addresses, or ranges as "10.0.0.0/8". The
-	// limits by address go by what they say. Default: none.
+	// forward for (X-Forwarded-For) on both ports: addresses, or ranges as
+	// "10.0.0.0/8". The limits by address go by what they say, and so does the
+	// peer of a call in the log; those of connections by address do not bound
+	// the proxies themselves. Default: none.
 	TrustedProxies []string
 	// Page serves the browser; default: the embedded chat page.
 	Page http.Handler

@@ -51,7 +51,7 @@ func TestProxies(t *testing.T) {
 			p := &proxied{dir: t.TempDir()}
 			p.serve(t, server.Options{
 				Heartbeat: heartbeat, Hosts: []string{"chat.example.com"}, TrustedProxies: []string{"127.0.0.1"},
-				Limits: server.Limits{AddressWebCalls: 1, AddressWebConnections: 2},
+				Limits: server.Limits{AddressWebCalls: 1, AddressWebConnections: 2, AddressConnections: 2},
 			})
 			p.certify(t)
 			p.front = freeAddress(t)
@@ -62,6 +62,7 @@ func TestProxies(t *testing.T) {
 			t.Run("websocket", p.websocket)
 			t.Run("addresses", p.addresses)
 			t.Run("grpc", p.grpc)
+			t.Run("grpc addresses", p.grpcAddresses)
 		})
 	}
 }
@@ -380,16 +381,41 @@ func (p *proxied) addresses(t *testing.T) {
 	}
 }
 
-func (p *proxied) grpc(t *testing.T) {
+// dial connects to the gRPC port through the proxy, from the address given.
+func (p *proxied) dial(t *testing.T, from string) *grpc.ClientConn {
+	t.Helper()
+	d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	conn, err := grpc.NewClient("passthrough:///grpc.chat.example.com",
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: p.roots})),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", p.front)
+			return d.DialContext(ctx, "tcp", p.front)
 		}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// grpcAddresses: with so many streams without a token by address, a client that
+// has them all, under whatever names it makes up, takes none from another one.
+func (p *proxied) grpcAddresses(t *testing.T) {
+	crowd := p.dial(t, "127.0.0.2")
+	for i := range strangersPerAddress {
+		if err := watch(through(t.Context(), fmt.Sprintf("192.0.2.%d", i)), crowd); err != nil {
+			t.Fatalf("stream %d: %v", i, err)
+		}
+	}
+	if err := watch(through(t.Context(), "192.0.2.99"), crowd); proxiedReason(err) != "TOO_MANY_STREAMS" {
+		t.Errorf("a stream more from one address, with a forged header: %v", err)
+	}
+	if err := watch(t.Context(), p.dial(t, "127.0.0.3")); err != nil {
+		t.Errorf("a client at another address: %v", err)
+	}
+}
+
+func (p *proxied) grpc(t *testing.T) {
+	conn := p.dial(t, "127.0.0.1")
 	ctx := metadata.AppendToOutgoingContext(badInputContext(t), "authorization", "Bearer dev:alice")
 	chat := reprisev1.NewChatServiceClient(conn)
 	if _, err := chat.GetRoom(ctx, &reprisev1.GetRoomRequest{Room: "nowhere"}); proxiedReason(err) != "ROOM_NOT_FOUND" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,7 @@ import (
 // concurrent use.
 type Server struct {
 	opts     Options
+	proxies  forwarded.Proxies
 	shares   listen.Shares // of the process's descriptors
 	store    store.Store
 	rooms    *room.Hub
@@ -75,7 +77,11 @@ func New(o Options) (*Server, error) {
 // assemble builds the layers over a store, which the server then owns; it is
 // closed if that fails.
 func assemble(o Options, st store.Store, shares listen.Shares) (*Server, error) {
-	s := &Server{opts: o, shares: shares, store: st, pool: attach.NewPool(), health: health.NewServer()}
+	proxies, err := forwarded.Parse(o.TrustedProxies)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	s := &Server{opts: o, proxies: proxies, shares: shares, store: st, pool: attach.NewPool(), health: health.NewServer()}
 	m := newMetrics()
 	edge := serviceOptions(o)
 	s.rooms = room.NewHub(st, room.Options{
@@ -91,14 +97,10 @@ func assemble(o Options, st store.Store, shares listen.Shares) (*Server, error) 
 	s.service = rpc.New(st, s.rooms, s.sessions, s.attaches, edge)
 	m.watchWrites(st)
 	m.gauge("reprise_streams", "Streams that are live.", func() float64 { return float64(s.attaches.Live()) })
-	s.grpc = grpc.NewServer(append(s.service.ServerOptions(), transportOptions(o.Limits)...)...)
+	s.grpc = grpc.NewServer(slices.Concat(s.service.ServerOptions(), transportOptions(o.Limits), rpc.TrustProxies(proxies))...)
 	s.register(s.grpc)
 	if o.Reflection {
 		reflection.Register(guarded{s.service.Guard(s.grpc), s.grpc})
-	}
-	proxies, err := forwarded.Parse(o.TrustedProxies)
-	if err != nil {
-		return nil, errors.Join(err, s.closeCore(context.Background()))
 	}
 	s.gateway, err = gateway.New(gateway.Options{
 		TrustedProxies: proxies, MaxConns: shares.HTTP, MaxCalls: o.Limits.WebCalls,
@@ -234,7 +236,7 @@ func (s *Server) bound(grpcListener, httpListener net.Listener) (g, h net.Listen
 	sh, l := s.shares, s.opts.Limits
 	s.opts.Logger.Info("descriptors", "limit", sh.All, "store", sh.Store, "grpc_connections", sh.GRPC, "http_connections", sh.HTTP,
 		"connections_per_address", l.AddressConnections)
-	return listen.New(grpcListener, listen.Options{Total: sh.GRPC, PerAddress: l.AddressConnections, Logger: s.opts.Logger}),
+	return listen.New(grpcListener, listen.Options{Total: sh.GRPC, PerAddress: l.AddressConnections, Proxies: s.proxies, Logger: s.opts.Logger}),
 		listen.New(httpListener, listen.Options{Total: -1, PerAddress: -1, Logger: s.opts.Logger})
 }
 

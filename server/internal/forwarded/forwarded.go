@@ -3,6 +3,7 @@ package forwarded
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 )
@@ -10,6 +11,14 @@ import (
 // Proxies are the addresses of reverse proxies that are believed about whom
 // they forward for. The zero value believes nobody.
 type Proxies []netip.Prefix
+
+const (
+	// maxHops is how many entries of the header are looked at: more proxies in a
+	// row are none.
+	maxHops = 32
+	// maxEntry bounds an entry that is looked into, in bytes.
+	maxEntry = 64
+)
 
 // Parse reads addresses ("10.0.0.7") and ranges ("10.0.0.0/8").
 func Parse(list []string) (Proxies, error) {
@@ -38,15 +47,36 @@ func (ps Proxies) Trusts(a netip.Addr) bool {
 	return false
 }
 
+// TrustsPeer says whether the other end of a connection is one of the proxies.
+func (ps Proxies) TrustsPeer(a net.Addr) bool {
+	if len(ps) == 0 {
+		return false
+	}
+	peer, ok := Peer(a)
+	return ok && ps.Trusts(peer)
+}
+
+// Peer returns the IP address of a connection's other end, if it has one.
+func Peer(a net.Addr) (netip.Addr, bool) {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		peer := tcp.AddrPort().Addr()
+		return peer, peer.IsValid()
+	}
+	ap, err := netip.ParseAddrPort(a.String())
+	return ap.Addr(), err == nil
+}
+
 // Client returns who calls: the peer of the connection, or if that is a proxy
 // the last address in X-Forwarded-For that is none. What stands before that
-// one anybody may have written. An entry that is no address ends the search:
-// the caller is then whoever passed it on.
+// one anybody may have written, and is not looked at. An entry that is no
+// address ends the search: the caller is then whoever passed it on. So does a
+// row of proxies that is too long.
 func (ps Proxies) Client(peer netip.Addr, forwardedFor []string) netip.Addr {
 	client := peer.Unmap()
 	if !ps.Trusts(client) {
 		return client
 	}
+	left := maxHops
 	for i := len(forwardedFor) - 1; i >= 0; i-- {
 		line := forwardedFor[i]
 		for line != "" {
@@ -57,7 +87,7 @@ func (ps Proxies) Client(peer netip.Addr, forwardedFor []string) netip.Addr {
 				line, entry = "", line
 			}
 			a, ok := address(strings.TrimSpace(entry))
-			if !ok {
+			if left--; !ok || left < 0 {
 				return client
 			}
 			if client = a; !ps.Trusts(client) {
@@ -70,6 +100,9 @@ func (ps Proxies) Client(peer netip.Addr, forwardedFor []string) netip.Addr {
 
 // address reads "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80".
 func address(s string) (netip.Addr, bool) {
+	if len(s) > maxEntry {
+		return netip.Addr{}, false
+	}
 	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 		return a.Unmap().WithZone(""), true
 	}

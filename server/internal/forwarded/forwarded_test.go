@@ -1,7 +1,9 @@
 package forwarded
 
 import (
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
 )
 
@@ -29,6 +31,9 @@ func TestClient(t *testing.T) {
 		{"no address", "127.0.0.1", []string{"198.51.100.1, unknown"}, "127.0.0.1"},
 		{"an empty entry", "127.0.0.1", []string{"198.51.100.1,,10.0.0.1"}, "10.0.0.1"},
 		{"an empty line", "127.0.0.1", []string{"198.51.100.1", ""}, "198.51.100.1"},
+		{"as many proxies as there may be", "127.0.0.1", []string{"198.51.100.1" + strings.Repeat(", 10.0.0.1", maxHops-1)}, "198.51.100.1"},
+		{"too many proxies", "127.0.0.1", []string{"198.51.100.1" + strings.Repeat(", 10.0.0.1", maxHops)}, "10.0.0.1"},
+		{"a long entry", "127.0.0.1", []string{"2001:db8:2::7%" + strings.Repeat("x", maxEntry)}, "127.0.0.1"},
 	} {
 		if got := ps.Client(netip.MustParseAddr(tt.peer), tt.header); got != netip.MustParseAddr(tt.want) {
 			t.Errorf("%s: %v, want %s", tt.name, got, tt.want)
@@ -38,6 +43,39 @@ func TestClient(t *testing.T) {
 		t.Errorf("without trusted proxies: %v", got)
 	}
 }
+
+func TestPeer(t *testing.T) {
+	ps, err := Parse([]string{"127.0.0.1", "fe80::/10"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		peer    net.Addr
+		trusted bool
+	}{
+		{"a proxy", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, true},
+		{"IPv4 in IPv6", &net.TCPAddr{IP: net.ParseIP("::ffff:127.0.0.1"), Port: 1}, true},
+		{"with a zone", &net.TCPAddr{IP: net.ParseIP("fe80::1"), Port: 1, Zone: "eth0"}, true},
+		{"another address", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 1}, false},
+		{"no address", &net.TCPAddr{}, false},
+		{"of another type", text("127.0.0.1:80"), true},
+		{"a socket of this machine", &net.UnixAddr{Name: "/run/reprise", Net: "unix"}, false},
+	} {
+		if got := ps.TrustsPeer(tt.peer); got != tt.trusted {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.trusted)
+		}
+		if Proxies(nil).TrustsPeer(tt.peer) {
+			t.Errorf("%s is trusted where nobody is", tt.name)
+		}
+	}
+}
+
+// text is the address of a connection that is no TCP connection.
+type text string
+
+func (text) Network() string  { return "text" }
+func (a text) String() string { return string(a) }
 
 func TestParse(t *testing.T) {
 	for _, bad := range []string{"", "proxy.example", "10.0.0.0/33", "10.0.0.1:80", "10.0.0"} {

@@ -28,7 +28,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		address := limit.Address(nc.RemoteAddr().String())
-		if peer, ok := ipOf(nc.RemoteAddr().String()); ok && l.proxies.Trusts(peer) {
+		if l.proxies.TrustsPeer(nc.RemoteAddr()) {
 			address = everybody
 		}
 		if c := l.conns.add(nc, address, l.writeTimeout); c != nil {

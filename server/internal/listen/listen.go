@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/reprise-chat/reprise/server/internal/forwarded"
 	"github.com/reprise-chat/reprise/server/internal/limit"
 )
 
@@ -20,6 +21,9 @@ type Options struct {
 	// Total bounds open connections, and PerAddress those of one address (IPv6:
 	// one /64). Below 0 is no bound; without any, connections are not counted.
 	Total, PerAddress int
+	// Proxies have the connections of many clients: PerAddress does not bound
+	// theirs.
+	Proxies forwarded.Proxies
 	// Logger gets a line at most once in LogEvery, default 10 s, about
 	// connections that were refused, and about a lack of descriptors.
 	Logger   *slog.Logger
@@ -51,11 +55,13 @@ type Listener struct {
 	count   int
 	sweepAt int
 	swept   time.Time
+	fresh   int // admitted since then
 }
 
 const (
 	firstSweep = 1024
-	// sweepEvery bounds how often all are looked at because of refusals.
+	// sweepEvery bounds how often all are looked at because of refusals, unless
+	// an eighth of them has come since the last time.
 	sweepEvery = 100 * time.Millisecond
 )
 
@@ -148,13 +154,17 @@ func (l *Listener) Open() int {
 
 func (l *Listener) admit(address string, c net.Conn) bool {
 	total, per := l.opts.Total, l.opts.PerAddress
+	if l.opts.Proxies.TrustsPeer(c.RemoteAddr()) {
+		per = -1
+	}
 	if total < 0 && per < 0 {
 		return true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	if l.count >= l.sweepAt || total >= 0 && l.count >= total && now.Sub(l.swept) >= sweepEvery {
+	full := total >= 0 && l.count >= total
+	if l.count >= l.sweepAt || full && (l.fresh > total/8 || now.Sub(l.swept) >= sweepEvery) {
 		l.sweepLocked(now)
 	}
 	if per >= 0 && len(l.open[address]) >= per {
@@ -165,6 +175,7 @@ func (l *Listener) admit(address string, c net.Conn) bool {
 	}
 	l.open[address] = append(l.open[address], c)
 	l.count++
+	l.fresh++
 	return true
 }
 
@@ -172,7 +183,7 @@ func (l *Listener) sweepLocked(now time.Time) {
 	for address := range l.open {
 		l.pruneLocked(address)
 	}
-	l.sweepAt, l.swept = max(firstSweep, 2*l.count), now
+	l.sweepAt, l.swept, l.fresh = max(firstSweep, 2*l.count), now, 0
 }
 
 // pruneLocked forgets an address's connections that are closed.

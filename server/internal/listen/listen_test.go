@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/reprise-chat/reprise/server/internal/forwarded"
 )
 
 // log counts its lines. Safe for concurrent use.
@@ -126,6 +128,50 @@ func TestBounds(t *testing.T) {
 	}
 	if n := l.Open(); n != 1 {
 		t.Errorf("%d are open, not the last one", n)
+	}
+}
+
+// TestProxiesAreBoundedInAll: the bound by address is not for proxies, which have many
+// clients' connections, and the total is. Connections of theirs that come and go fast are
+// not taken for open ones.
+func TestProxiesAreBoundedInAll(t *testing.T) {
+	proxies, err := forwarded.Parse([]string{"127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const total, per = 8, 2
+	l, accepted := serve(t, Options{Total: total, PerAddress: per, Proxies: proxies, Logger: slog.New(slog.DiscardHandler)})
+	for i := range 5 * total {
+		c := dial(t, l, "127.0.0.1", accepted)
+		if c == nil {
+			t.Fatalf("the proxy is refused after %d connections, all of them closed", i)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keep := func(from string) bool {
+		c := dial(t, l, from, accepted)
+		if c != nil {
+			t.Cleanup(func() { _ = c.Close() })
+		}
+		return c != nil
+	}
+	for range per {
+		if !keep("127.0.0.2") {
+			t.Error("an address that is no proxy has fewer connections than it may")
+		}
+	}
+	if keep("127.0.0.2") {
+		t.Error("an address that is no proxy has more connections than it may")
+	}
+	for i := range total - per {
+		if !keep("127.0.0.1") {
+			t.Fatalf("the proxy may have no more than %d connections", i)
+		}
+	}
+	if keep("127.0.0.1") {
+		t.Error("the proxy has more connections than there may be in all")
 	}
 }
 

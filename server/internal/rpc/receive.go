@@ -388,7 +388,8 @@ func (b budget) lease(ctx context.Context, n int) (limit.Lease, error) {
 	return b.Acquire(ctx, addressOf(ctx), n)
 }
 
-// addressOf returns whom a call counts for in bounds by address.
+// addressOf returns whom a call counts for in bounds by address: its peer, or
+// for whom a trusted proxy forwards it (see TrustProxies, and package gateway).
 func addressOf(ctx context.Context) string {
 	if p, ok := peer.FromContext(ctx); ok {
 		return limit.Address(p.Addr.String())

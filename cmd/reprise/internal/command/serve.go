@@ -66,7 +66,7 @@ serve goes on when the terminal is closed.`,
 	flags.StringVar(&f.pprof, "pprof", "", "serve Go's profiles of this process on this `host:port`, for go tool pprof; port 0 for any free one")
 	flags.StringVar(&f.dir, "dir", "reprise-data", "`directory` of the data; made if it is not there")
 	flags.StringSliceVar(&f.hosts, "host", nil, "further `host` that browsers may call this by, like chat.example.com; with the port unless it is 80 or 443")
-	flags.StringSliceVar(&f.proxies, "trusted-proxy", nil, "`address` or range of reverse proxies whose X-Forwarded-For is believed, like 10.0.0.0/8")
+	flags.StringSliceVar(&f.proxies, "trusted-proxy", nil, "`address` or range of reverse proxies whose X-Forwarded-For is believed on both ports, like 10.0.0.0/8")
 	flags.StringSliceVar(&f.origins, "origin", nil, "further web `origin` whose pages may call, like https://chat.example.com")
 	flags.DurationVar(&f.keepAge, "keep-age", 0, "keep events of a room for this `duration`; 0 for ever")
 	flags.Uint64Var(&f.keepEvents, "keep-events", 0, "keep this `number` of events of a room; 0 for all")
