@@ -17,7 +17,7 @@ export class Attachment {
   /** When the last frame came, or the attempt began. */
   lastFrame: number;
   heartbeatMs = 20_000;
-  /** Wait a random time up to this when the stream is lost. */
+  /** What the server would have a client wait at most when the stream is lost. */
   resumeHintMs = 0;
   /** Until the CaughtUp for all rooms. */
   replaying = true;
@@ -29,6 +29,8 @@ export class Attachment {
   readonly caughtUp = new Set<string>();
   /** When the Welcome came. */
   welcomedAt = 0;
+  /** Whether anything came after it. */
+  heard = false;
   /** Whether it brought anything that was not held before. */
   progressed = false;
 

@@ -3,7 +3,7 @@ import { Code } from "@connectrpc/connect";
 import type { ServerFrame } from "#gen/frame_pb";
 import type { Welcome } from "#gen/session_pb";
 import { Attachment } from "./attachment";
-import { Backoff } from "./backoff";
+import { Backoff, backoffBounds } from "./backoff";
 import { Carrier } from "./carrier";
 import type { Dials } from "./carrier";
 import type { Env } from "./env";
@@ -18,8 +18,17 @@ const openMs = 15_000;
 const graceMs = 10_000;
 /** How often the above is looked at. */
 const watchMs = 5_000;
-/** A stream that lived this long has proven itself, even if nothing came. */
-const provenMs = 2_000;
+/** A stream that lived this long, and brought anything, was more than another failed attempt. */
+const provenMs = backoffBounds.first;
+/**
+ * The wait after a stream is at most this part of how long it lived, so that a
+ * client whose link comes and goes is there most of the time. The spread that a
+ * server asks for (Welcome.resume_hint) is for the clients that lost it all at
+ * once: their streams have lived long.
+ */
+const awayShare = 10;
+/** Longest wait that a server's word brings about. */
+const maxHintMs = 5 * 60_000;
 /** How long a stream may take to end after goodbye. */
 const byeMs = 1_000;
 
@@ -191,6 +200,7 @@ export class Connection {
   #frame(attachment: Attachment, frame: ServerFrame["frame"]): void {
     attachment.lastFrame = this.#env.now();
     if (attachment.role === "opening") return this.#first(attachment, frame);
+    attachment.heard = true;
     const retired = attachment.role === "retired";
     switch (frame.case) {
       case "heartbeat":
@@ -249,16 +259,21 @@ export class Connection {
     if (role !== "current") return;
     this.#current = undefined;
     this.#owner.detached(error.final && error.code !== Code.Unauthenticated ? error : undefined);
-    const lasted = this.#env.now() - attachment.welcomedAt >= provenMs;
-    const proven = lasted || attachment.progressed;
-    if (proven) this.#backoff.reset();
+    const lived = this.#env.now() - attachment.welcomedAt;
+    const proven = lived >= provenMs && attachment.heard;
+    if (proven || attachment.progressed) this.#backoff.reset();
     if (this.#attempting) return this.#change({ name: "connecting" });
     if (error.reason === "FENCED") return this.#close(error);
-    if (lasted && error.final && error.code === Code.Unauthenticated) return this.#attempt(); // With a fresh token.
-    // The hint of an idle server is next to nothing: a stream that brings one
-    // event and ends, again and again, must not become a busy loop.
-    const hint = lasted ? this.#env.random() * attachment.resumeHintMs : 0;
-    this.#retry(error, error.retryAfterMs ?? hint);
+    if (proven && error.final && error.code === Code.Unauthenticated) return this.#attempt(); // With a fresh token.
+    // A stream that brings one event and ends, again and again, must not become
+    // a busy loop: a tenth of next to nothing is no wait.
+    this.#retry(error, proven ? this.#spread(attachment.resumeHintMs, lived) : undefined);
+  }
+
+  /** A random wait after a stream that lived so long, by the hint of its Welcome. */
+  #spread(hintMs: number, lived: number): number {
+    const asked = Math.max(Math.min(hintMs, maxHintMs), backoffBounds.first);
+    return this.#env.random() * Math.min(asked, lived / awayShare);
   }
 
   #attemptFailed(error: RepriseError, withCheckpoint: boolean): void {
@@ -267,7 +282,7 @@ export class Connection {
       this.#owner.forgetCheckpoint();
       return this.#attempt();
     }
-    if (!error.final) return this.#retry(error, error.retryAfterMs ?? 0);
+    if (!error.final) return this.#retry(error);
     if (error.code === Code.Unauthenticated && !this.#refreshed) {
       this.#refreshed = true;
       return this.#attempt();
@@ -276,13 +291,11 @@ export class Connection {
     if (!this.#current) this.#close(error);
   }
 
-  /** Tries again after the server's hint, or else after a random time. */
-  #retry(error: RepriseError, hintMs: number): void {
-    const jitter = this.#backoff.next();
-    const delay = hintMs > 0 ? hintMs : jitter;
-    this.#schedule(delay);
+  /** Tries again when the error says, or else after a time of its own: a random one that grows, unless given. */
+  #retry({ message, reason, retryAfterMs = 0 }: RepriseError, ownMs = this.#backoff.next()): void {
+    const asked = Math.min(retryAfterMs, maxHintMs);
+    this.#schedule(asked > 0 ? asked : ownMs);
     if (this.#current) return;
-    const { message, reason } = error;
     this.#change({ name: "waiting", retryAt: this.#retryAt, failures: this.#backoff.attempts, error: message, reason });
   }
 

@@ -78,6 +78,8 @@ export class FakeServer {
   /** Whether frames go out by themselves, or by FakeLink.deliver alone. */
   automatic = true;
   replayLimit = Infinity;
+  /** Whether nothing follows a Welcome. */
+  silent = false;
   /** Rooms that a user may be in. */
   maxRooms = Infinity;
   /** Welcome.limits. */
@@ -226,6 +228,7 @@ export class FakeLink implements Link {
   }
 
   push(frame: MessageInitShape<typeof ServerFrameSchema>["frame"]): void {
+    if (this.server.silent && frame?.case !== "welcome") return;
     if (frame && !this.closed) this.frames.push(create(ServerFrameSchema, { frame }));
   }
 

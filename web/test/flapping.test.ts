@@ -4,12 +4,18 @@ import { test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { seeded } from "./fake-env";
 import { checkContinuous, world } from "./harness";
+import type { Page } from "./harness";
 
 /** Events a second, how long the link is watched, and how long an attach takes. */
 const rate = 200;
 const watchedMs = 40_000;
 const attachMs = 100;
 const tick = 25;
+
+/** How long a page that is waiting has yet to wait. */
+function waitOf(page: Page, now: number): number {
+  return (page.session.state as { retryAt: number }).retryAt - now;
+}
 
 /** A link that is cut every so often, while a room is busy. */
 async function flap(everyMs: number, seed: number): Promise<{ away: number; behind: number }> {
@@ -41,8 +47,9 @@ async function flap(everyMs: number, seed: number): Promise<{ away: number; behi
 
 test("a link that is cut again and again is not punished: away and behind are bounded", async () => {
   // By cut interval: at most so much of the time away, on average over seeds.
-  // A wait is 250 ms on average and 500 ms at most, then the attach itself.
-  const bounds = new Map([[1_000, 0.35], [2_000, 0.18], [4_000, 0.1], [8_000, 0.05]]);
+  // A wait is a twentieth of a stream's life on average and a tenth at most, and
+  // 500 ms at the very most; then the attach itself.
+  const bounds = new Map([[1_000, 0.18], [2_000, 0.12], [4_000, 0.1], [8_000, 0.05]]);
   for (const [every, bound] of bounds) {
     const runs = [];
     for (let seed = 1; seed <= 2; seed++) runs.push(await flap(every, seed));
@@ -65,10 +72,40 @@ test("a quiet link that is cut every four seconds is not punished either", async
   }
 });
 
+test("R33: whatever spread the server asks for, a client is away for a tenth at most of how long its stream lived", async () => {
+  for (const lives of [500, 1_000, 2_000, 4_000, 8_000]) {
+    const { world: w, server, page } = world(() => 0.999);
+    server.resumeHintMs = 5_000;
+    const alice = await page().connect();
+    for (let i = 0; i < 5; i++) {
+      await w.advance(lives);
+      server.crash();
+      await w.advance(0);
+      const wait = waitOf(alice, w.time);
+      assert.ok(wait > 0 && wait <= lives / 10, `${wait} ms after a stream of ${lives} ms`);
+      await w.advance(wait);
+      assert.equal(alice.state, "live");
+    }
+  }
+});
+
+test("R33: a stream that lived and brought nothing at all is a failed attempt", async () => {
+  const { world: w, server, page } = world(() => 0.999);
+  server.silent = true;
+  const alice = await page().connect();
+  for (const bound of [500, 1000, 2000, 4000]) {
+    await w.advance(2_500);
+    server.crash();
+    await w.advance(0);
+    assert.ok(waitOf(alice, w.time) > bound * 0.9, `${waitOf(alice, w.time)} of ${bound}`);
+    await w.advance(waitOf(alice, w.time));
+  }
+});
+
 test("a server that welcomes and drops is left alone more and more; one event that came changes that", async () => {
   const { world: w, server, page } = world(() => 0.999);
   const alice = await page().connect();
-  const wait = () => (alice.session.state as { retryAt: number }).retryAt - w.time;
+  const wait = () => waitOf(alice, w.time);
   for (const bound of [500, 1000, 2000, 4000]) {
     server.last.drop(new ConnectError("overloaded", Code.Unavailable));
     await w.advance(0);
@@ -91,7 +128,7 @@ test("a server that brings one event and drops, again and again, is not asked in
     await w.advance(0);
     server.crash();
     await w.advance(0);
-    assert.equal((alice.session.state as { retryAt: number }).retryAt - w.time, 250, "jitter, not the hint");
+    assert.equal(waitOf(alice, w.time), 250, "jitter, not the hint");
     await w.advance(250);
   }
 });

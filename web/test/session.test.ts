@@ -4,6 +4,7 @@ import { test } from "node:test";
 
 import { GapReason } from "#gen/position_pb";
 import type { ResumeRequest } from "#gen/session_pb";
+import { RepriseError } from "../sdk/errors";
 import { WebSocketNotOpened } from "../sdk/grpc-websocket";
 import type { GapEntry } from "../sdk/room-log";
 import { FakeStorage, settle } from "./fake-env";
@@ -471,16 +472,32 @@ test("waits: the server's hint, full jitter, and not at all once the network is 
   assert.equal(alice.state, "live");
 });
 
-test("a lost stream waits a random part of the hint in its Welcome", async () => {
-  const { world: w, server, page } = world(() => 0.5);
-  server.resumeHintMs = 8_000;
-  const alice = await page().connect();
-  await w.advance(15_000);
-  server.last.push({ case: "heartbeat", value: {} });
-  await settle();
-  server.crash();
-  await settle();
-  assert.equal((alice.session.state as { retryAt: number }).retryAt - w.time, 4_000);
+test("R33: a lost stream waits a random part of the hint in its Welcome, or of a tenth of its life; RetryInfo goes before", async () => {
+  const drained = new RepriseError("draining", Code.Unavailable, { reason: "DRAINING", retryAfterMs: 7_000 });
+  const madly = new RepriseError("draining", Code.Unavailable, { reason: "DRAINING", retryAfterMs: 86_400_000 });
+  const cut = new ConnectError("cut", Code.Unavailable);
+  for (const [hint, beats, error, wait] of [
+    [8_000, 8, cut, 4_000],
+    [8_000, 1, cut, 750],
+    [0, 8, cut, 250], // The back-off's own first bound.
+    [8_000, 8, drained, 7_000],
+    [8_000, 1, drained, 7_000],
+    [8_000, 0, drained, 7_000],
+    [8_000, 8, madly, 300_000],
+  ] as const) {
+    const { world: w, server, page } = world(() => 0.5);
+    server.resumeHintMs = hint;
+    const alice = await page().connect();
+    for (let i = 0; i < beats; i++) {
+      await w.advance(15_000);
+      server.last.push({ case: "heartbeat", value: {} });
+      await settle();
+    }
+    server.last.drop(error);
+    await settle();
+    const waits = (alice.session.state as { retryAt: number }).retryAt - w.time;
+    assert.equal(waits, wait, `hint ${hint}, ${beats} heartbeats, ${error.message}`);
+  }
 });
 
 test("the back-off starts again only after a stream has proven itself", async () => {
