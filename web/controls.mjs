@@ -36,6 +36,7 @@ const controls = [
   ["any answer is a verdict", "errors.ts", 'if (this.reason === "") return false;', ""],
   ["RESOURCE_EXHAUSTED is always waited for", "errors.ts", "return this.retryAfterMs === undefined;", "return false;"],
   ["a text is not looked at before it is sent", "session.ts", 'checkName("room", room) ?? checkText(text, this.#textBytes)', "undefined"],
+  ["what no server takes for a history is asked for", "validate.ts", "return fits ? undefined :", "return fits || !fits ? undefined :"],
   ["a request may stay without an answer for ever", "sender.ts", "() => this.#settle(requestId, late)", "() => {}"],
   ["requests outlive a session that is closed", "session.ts", "this.#sender.rejectAll(new RepriseError(message, code, { reason }));", ""],
   ["a frame that cannot be encoded ends the stream", "link.ts", "out.push(encodable(frame))", "out.push(frame)"],

@@ -25,7 +25,7 @@ export interface BrowserOptions {
   readonly user: string;
   /** Called at each attempt; never stored. */
   readonly token: () => string | Promise<string>;
-  /** Newest events of each room that a new session begins with. */
+  /** Newest events of each room that a new session begins with; at most 1000. */
   readonly history?: number;
 }
 

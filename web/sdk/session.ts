@@ -26,7 +26,7 @@ import { Sender } from "./sender";
 import type { State } from "./state";
 import { TabStore } from "./storage";
 import type { StoredSend, StoredSession } from "./storage";
-import { checkName, checkText, defaultTextBytes, isAscii } from "./validate";
+import { checkHistory, checkName, checkText, defaultTextBytes, isAscii } from "./validate";
 
 /** Unacknowledged event bytes after which the server pauses the stream. */
 const windowBytes = 64 * 1024;
@@ -99,9 +99,9 @@ export class Session {
   /** To be said once somebody listens. */
   #unsaid: string[] = [];
 
-  /** Throws a RepriseError if the user's name is none. */
+  /** Throws a RepriseError if the user's name is none, or if no server takes the history. */
   constructor(options: SessionOptions) {
-    const wrong = checkName("user", options.user);
+    const wrong = checkName("user", options.user) ?? checkHistory(options.history ?? 0);
     if (wrong) throw wrong;
     this.#options = options;
     this.#env = options.env;
@@ -243,13 +243,15 @@ export class Session {
   }
 
   /**
-   * Joins a room, and creates it if need be; the newest events come along. As
-   * every request it is repeated over reconnects and settles in any case: with
-   * a RepriseError if it can never succeed, has no answer within a minute
-   * (DEADLINE_EXCEEDED: it may be carried out all the same), or if the session
-   * is disconnected first.
+   * Joins a room, and creates it if need be; its newest events come along, at
+   * most 1000. As every request it is repeated over reconnects and settles in
+   * any case: with a RepriseError if it can never succeed, has no answer within
+   * a minute (DEADLINE_EXCEEDED: it may be carried out all the same), or if the
+   * session is disconnected first.
    */
-  join(room: string, history = joinHistory): Promise<void> {
+  async join(room: string, history = joinHistory): Promise<void> {
+    const wrong = checkHistory(history);
+    if (wrong) throw wrong;
     return this.#request(room, { case: "joinRoom", value: { room, history } });
   }
 

@@ -5,6 +5,8 @@ import type { RepriseError } from "./errors";
 export const defaultTextBytes = 64 * 1024;
 /** Bytes of a name in UTF-8. */
 const nameBytes = 128;
+/** Newest events that a room or a new session may begin with. */
+const maxHistory = 1000;
 
 /**
  * Returns what keeps a name (of a user or a room) from being sent, if anything
@@ -26,6 +28,12 @@ export function checkText(text: unknown, limit: number): RepriseError | undefine
   if (/\p{Cs}/u.test(text)) return invalid("text", "must be well-formed Unicode: it has half of a surrogate pair");
   const bytes = bytesOf(text);
   return bytes > limit ? invalid("text", `must have at most ${limit} bytes in UTF-8, has ${bytes}`) : undefined;
+}
+
+/** Returns what keeps a number of events to begin with from being asked for, if anything does. */
+export function checkHistory(count: number): RepriseError | undefined {
+  const fits = Number.isInteger(count) && count >= 0 && count <= maxHistory;
+  return fits ? undefined : invalid("history", `must be a whole number from 0 to ${maxHistory}, is ${count}`);
 }
 
 /** Whether metadata can carry it: printable ASCII alone. */

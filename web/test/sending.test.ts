@@ -90,6 +90,17 @@ test("a user's name that is none is refused before anything is sent", () => {
   }
 });
 
+test("a history that no server takes is refused before anything is sent", async () => {
+  const { world: w, server, page } = world();
+  const refused = (error: unknown) => error instanceof RepriseError && error.final && error.fields[0]!.field === "history";
+  const bad = [-1, 0.5, 1001, NaN];
+  for (const history of bad) assert.throws(() => new Page(w.tab(new FakeStorage()), server, "alice", { history }), refused);
+  const alice = await page().connect();
+  for (const history of bad) assert.ok(refused(await rejection(alice.session.join("garden", history))));
+  assert.equal(sent(server.last.got, "joinRoom").length, 0);
+  await alice.session.join("garden", 1000);
+});
+
 test("a token that no header can carry ends the session's attempts, with the reason", async () => {
   const { world: w, server } = world();
   const alice = new Page(w.tab(new FakeStorage()), server, "花子", { token: () => "dev:花子" });

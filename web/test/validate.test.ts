@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { RepriseError } from "../sdk/errors";
-import { checkName, checkText } from "../sdk/validate";
+import { checkHistory, checkName, checkText } from "../sdk/validate";
 
 test("names: whatever a person is called, and no more than a key can carry", () => {
   const good = ["a", "alice", "auth0|abc", "alice@example.com", "josé", "花子", "Ж", "مريم", "👩‍🚀", "x".repeat(128), "é".repeat(64)];
@@ -35,4 +35,9 @@ test("names: whatever a person is called, and no more than a key can carry", () 
 test("texts: well-formed, not empty, within the limit in bytes", () => {
   for (const text of ["x", " ", "two\nlines", "👩‍🚀", "\u202eright to left", "é".repeat(50)]) assert.equal(checkText(text, 100), undefined);
   for (const text of ["", "caf\ud83d", "\udc00", "x".repeat(101), "é".repeat(51)]) assert.ok(checkText(text, 100), JSON.stringify(text));
+});
+
+test("histories: a whole number, and no more events than a server sends", () => {
+  for (const count of [0, 1, 1000]) assert.equal(checkHistory(count), undefined, String(count));
+  for (const count of [-1, 0.5, 1001, NaN, Infinity]) assert.equal(checkHistory(count)?.fields[0]?.field, "history", String(count));
 });
