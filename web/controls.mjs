@@ -17,6 +17,8 @@ const controls = [
   ["P2: the incarnation of an offset is not looked at", "place.ts", "if (incarnation === this.incarnation) return true;", "return true;"],
   ["P2: the end of a replay is believed", "session.ts", "return held < offset ?", "return held < -1n ?"],
   ["P2: an old stream is still believed after a move", "connection.ts", 'if (retired && frame.case !== "receipt"', 'if (false && frame.case !== "receipt"'],
+  ["R34: a room that is back is said to be unavailable still", "session.ts", 'log.unavailable = "";', ""],
+  ["R34: a room that a resume finds unchanged is said to be unavailable still", "session.ts", 'this.#setUnavailable(log, "");', ""],
   ["P4: a message gets a new client_id when it is sent again", "sender.ts", "value: { room, text, clientId }", "value: { room, text, clientId: this.env.id() }"],
   ["P4: what was under way when the stream was lost is not sent again", "outbox.ts", "this.#inFlight.clear();\n    return struck", "return struck"],
   ["P4: the outbox does not survive a reload", "outbox.ts", "this.store.saveOutbox(this.#sends);", "true;"],

@@ -127,8 +127,17 @@ export class Chat {
     }
     this.#status.draw(state);
     this.#drawLost();
+    this.#drawUnavailable(log?.unavailable ?? "");
     this.#drawLog();
     this.#drawRooms();
+  }
+
+  /** Says why nothing comes in the room that is shown, if so. */
+  #drawUnavailable(why: string): void {
+    const note = byId("unavailable");
+    note.hidden = why === "";
+    note.title = why;
+    setText(note, why && "The server cannot read this room just now. It tries again by itself; nothing that you write is lost.");
   }
 
   /** Rooms that are gone without anybody having left them: a server that was set up anew. */

@@ -123,3 +123,42 @@ test("history: a room's earlier messages come on demand, once each", async () =>
   await carol.showAll();
   await it.check(carol, "history", "bob");
 });
+
+test("R34: a room that the server cannot read just now: said in it, in plain words, until it is back", async () => {
+  const tab = await it.tab();
+  const { page } = tab;
+  let socket;
+  await page.routeWebSocket(/Connect$/, (route) => {
+    socket = route;
+    route.connectToServer();
+  });
+  const alice = await tab.enter(it.proxy.origin, "alice", "sick");
+  await alice.join("well");
+  await alice.join("sick");
+  const note = page.locator("#unavailable");
+  assert.ok(await note.isHidden());
+  const name = message(1, Buffer.from("sick"));
+  inject(socket, message(15, name, message(2, Buffer.from("ROOM_UNAVAILABLE"))));
+  await note.filter({ hasText: "The server cannot read this room just now." }).waitFor();
+  assert.equal(await alice.state("live").then((state) => state.textContent()), "Live");
+  await page.click('[data-room="well"]');
+  await note.waitFor({ state: "hidden" });
+  await page.click('[data-room="sick"]');
+  await note.waitFor();
+  inject(socket, message(2, message(1, name))); // Its RoomState.
+  await note.waitFor({ state: "hidden" });
+  await alice.say("back");
+  await alice.sees("back");
+  await it.check(alice, "sick", "alice");
+});
+
+/** A field of a protobuf message, with what is in it: less than 128 bytes. */
+function message(field, ...parts) {
+  const bytes = Buffer.concat(parts);
+  return Buffer.from([(field << 3) | 2, bytes.length, ...bytes]);
+}
+
+/** Sends a page a frame that its server has not sent. */
+function inject(socket, bytes) {
+  socket.send(Buffer.from([0, 0, 0, 0, bytes.length, ...bytes]));
+}

@@ -60,6 +60,11 @@ const cutBy = 500;
  */
 export class RoomLog {
   title = "";
+  /**
+   * Why the server cannot read the room just now, as ROOM_UNAVAILABLE; empty if
+   * it can. What is missing comes by itself.
+   */
+  unavailable = "";
   /** Whether the server has nothing before the first line any more. */
   exhausted = false;
   #place: Place;

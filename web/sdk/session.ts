@@ -6,7 +6,7 @@ import type { Events } from "#gen/event_pb";
 import type { ServerFrame } from "#gen/frame_pb";
 import type { Gap, Rewind } from "#gen/position_pb";
 import { RoomClosed_Reason } from "#gen/room_pb";
-import type { RoomClosed, RoomState } from "#gen/room_pb";
+import type { RoomClosed, RoomState, RoomUnavailable } from "#gen/room_pb";
 import { Outcome, Takeover } from "#gen/session_pb";
 import type { Welcome } from "#gen/session_pb";
 import { sizeOf } from "./acks";
@@ -56,7 +56,7 @@ export type Change =
   | { readonly what: "state" }
   /** A room has come or gone, or anything about pending messages. */
   | { readonly what: "rooms" }
-  /** A room's lines. */
+  /** A room's lines, or whether the server can read it. */
   | { readonly what: "room"; readonly room: string }
   /** A room is lost: `left` if its user has left it, else the server does not say why. */
   | { readonly what: "closed"; readonly room: string; readonly left: boolean }
@@ -353,6 +353,8 @@ export class Session {
     const isOther = id !== this.#session?.id;
     if (isOther) void this.#claim(id);
     this.#session = { id, key, instance: this.#instance };
+    // What is still so is told again.
+    for (const log of this.#rooms.values()) this.#setUnavailable(log, "");
     this.#keeper.welcomed(this.#session, isOther, limits?.ackPositions ?? 0);
     this.#sender.attached();
   }
@@ -380,6 +382,8 @@ export class Session {
     switch (frame.case) {
       case "roomState":
         return this.#roomState(frame.value);
+      case "roomUnavailable":
+        return this.#roomUnavailable(frame.value);
       case "roomClosed":
         return this.#roomClosed(frame.value);
       case "rewind":
@@ -407,6 +411,7 @@ export class Session {
     const known = this.#rooms.get(room.name);
     const log = known ?? new RoomLog(room.name);
     log.title = room.title;
+    log.unavailable = "";
     this.#rooms.set(room.name, log);
     if (position) log.startAt(position.incarnation, position.offset);
     this.#keeper.handled(room.name, 0);
@@ -415,6 +420,20 @@ export class Session {
     // lines of: the tab was duplicated before its newest lines were copied, or
     // the room was joined on another device. Show what led up to the position.
     if (!known && this.#restoring && log.start > 0n) this.loadEarlier(room.name).catch(() => {}); // The button is still there.
+  }
+
+  /** Nothing of the room comes until its next RoomState; the server tries again by itself. */
+  #roomUnavailable({ room, reason }: RoomUnavailable): undefined {
+    const log = this.#rooms.get(room);
+    if (log) return this.#setUnavailable(log, reason || "ROOM_UNAVAILABLE");
+    // Nobody knows a place in it: it is made by its RoomState.
+    this.#emit({ what: "notice", text: `The server cannot read the room ${room} just now. It comes when the server can.` });
+  }
+
+  #setUnavailable(log: RoomLog, why: string): undefined {
+    if (log.unavailable === why) return;
+    log.unavailable = why;
+    this.#emit({ what: "room", room: log.name });
   }
 
   #roomClosed({ room, reason }: RoomClosed): undefined {

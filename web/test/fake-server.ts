@@ -80,6 +80,8 @@ export class FakeServer {
   replayLimit = Infinity;
   /** Whether nothing follows a Welcome. */
   silent = false;
+  /** Rooms that cannot be read at an attach. */
+  readonly unreadable = new Set<string>();
   /** Rooms that a user may be in. */
   maxRooms = Infinity;
   /** Welcome.limits. */
@@ -258,7 +260,7 @@ export class FakeLink implements Link {
     this.session.instance = instanceId;
     this.#welcome(Outcome.NEW);
     const history = BigInt(wanted);
-    for (const room of this.#rooms()) {
+    for (const room of this.#readable()) {
       const start = room.head > history ? room.head - history : 0n;
       this.#enter(room, start);
       this.deliver();
@@ -290,7 +292,7 @@ export class FakeLink implements Link {
       before.push({ case: "moved", value: { attach: session.attach } });
       before.end();
     }
-    for (const room of this.#rooms()) this.#replay(room, request.positions.find((p) => p.room === room.name));
+    for (const room of this.#readable()) this.#replay(room, request.positions.find((p) => p.room === room.name));
     for (const position of request.positions) {
       const room = this.server.rooms.get(position.room);
       if (!room?.members.has(this.user)) this.push({ case: "roomClosed", value: { room: position.room } });
@@ -365,6 +367,25 @@ export class FakeLink implements Link {
       case: "roomState",
       value: { room: { name: room.name, head: room.head }, position: { room: room.name, incarnation, offset: start } },
     });
+  }
+
+  /** The rooms that can be read; tells which cannot. */
+  #readable(): FakeRoom[] {
+    const { unreadable } = this.server;
+    const rooms = this.#rooms();
+    for (const { name } of rooms) if (unreadable.has(name)) this.unavailable(name);
+    return rooms.filter(({ name }) => !unreadable.has(name));
+  }
+
+  /** Says that a room cannot be read just now. */
+  unavailable(room: string): void {
+    this.push({ case: "roomUnavailable", value: { room, reason: "ROOM_UNAVAILABLE" } });
+  }
+
+  /** Goes on in a room that was unavailable. */
+  back(name: string, offset: bigint): void {
+    this.#enter(this.server.room(name), offset);
+    this.deliver();
   }
 
   #rooms(): FakeRoom[] {

@@ -101,6 +101,64 @@ test("retention leaves a gap that stays", async () => {
   checkContinuous(alice.room());
 });
 
+test("R34: a room that the server cannot read is said to be so until its next RoomState, and goes on where it was", async () => {
+  const { server, page } = world();
+  const alice = await page().connect();
+  server.publish("lobby", "bob", "before");
+  await settle();
+  assert.equal(alice.room().unavailable, "");
+  alice.changes.length = 0;
+  server.automatic = false;
+  server.last.unavailable("lobby");
+  server.publish("lobby", "bob", "meanwhile");
+  await settle();
+  assert.equal(alice.room().unavailable, "ROOM_UNAVAILABLE");
+  assert.deepEqual(alice.changes, [{ what: "room", room: "lobby" }]);
+  assert.equal(alice.state, "live", "the others go on");
+  server.last.back("lobby", 1n);
+  await settle();
+  assert.equal(alice.room().unavailable, "");
+  assert.deepEqual(alice.texts(), ["before", "meanwhile"]);
+  checkContinuous(alice.room());
+});
+
+test("R34: what was unavailable before a resume is so only if it is told again, also after a reload", async () => {
+  const { world: w, server, page } = world();
+  const alice = await page().connect();
+  server.publish("lobby", "bob", "before");
+  await w.advance(1_000);
+  server.unreadable.add("lobby");
+  const reconnect = () => {
+    server.crash();
+    return w.advance(30_000);
+  };
+  await reconnect();
+  assert.deepEqual([alice.state, alice.room().unavailable], ["live", "ROOM_UNAVAILABLE"]);
+  await reconnect();
+  assert.equal(alice.room().unavailable, "ROOM_UNAVAILABLE");
+  const again = await alice.reload();
+  assert.equal(again.room().unavailable, "ROOM_UNAVAILABLE");
+  server.unreadable.clear(); // The next attach finds it unchanged, and does not name it.
+  server.last.lose();
+  await w.advance(30_000);
+  assert.deepEqual([again.state, again.room().unavailable], ["live", ""]);
+});
+
+test("R34: an unavailable room of which nothing is held is told, and has no place until it comes", async () => {
+  const { world: w, server, page } = world();
+  server.publish("lobby", "bob", "before");
+  server.unreadable.add("lobby");
+  const alice = await page().connect();
+  assert.deepEqual([alice.state, alice.session.rooms.length], ["live", 0]);
+  assert.match(alice.notices().join(), /cannot read the room lobby just now/);
+  server.crash();
+  await w.advance(30_000);
+  assert.deepEqual(resumeOf(server.last).positions, [], "a position of 0 would ask for all of its log");
+  server.last.back("lobby", 1n);
+  await settle();
+  assert.deepEqual([alice.room().place.offset, alice.room().unavailable], [1n, ""]);
+});
+
 test("a restored backup rewinds: what is not in the log goes, what follows comes", async () => {
   const { world: w, server, page } = world();
   const alice = await page().connect();
