@@ -47,7 +47,9 @@ type Server struct {
 	grpc     *grpc.Server
 	gateway  *gateway.Gateway
 
-	serving sync.WaitGroup // the listeners' loops
+	mu       sync.Mutex
+	stopping bool           // Shutdown was called: nothing is served any more
+	serving  sync.WaitGroup // the listeners' loops; added to under mu, unless stopping
 }
 
 // New opens the data directory and returns a server that serves nothing yet.
@@ -202,7 +204,7 @@ func (s *Server) ready() error {
 }
 
 // Serve serves gRPC and HTTP until Shutdown, or until one of the listeners
-// fails. It returns ErrUnsafeListener, and serves nothing, if other machines
+// fails; after Shutdown it returns at once. It returns ErrUnsafeListener, and serves nothing, if other machines
 // could reach a server with the development identity. It owns the listeners.
 func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 	for _, l := range []net.Listener{grpcListener, httpListener} {
@@ -213,21 +215,43 @@ func (s *Server) Serve(grpcListener, httpListener net.Listener) error {
 	grpcListener, httpListener = s.bound(grpcListener, httpListener)
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
 	s.health.SetServingStatus(reprisev1.ChatService_ServiceDesc.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
-	ended := make(chan error, 2)
-	s.serving.Go(func() {
-		err := s.grpc.Serve(grpcListener)
-		if errors.Is(err, grpc.ErrServerStopped) {
-			err = nil // Shutdown came first
-		}
-		ended <- err
-	})
-	s.serving.Go(func() { ended <- s.gateway.Serve(httpListener) })
+	ended := s.listen(grpcListener, httpListener)
+	if ended == nil {
+		return errors.Join(grpcListener.Close(), httpListener.Close())
+	}
 	for range cap(ended) {
 		if err := <-ended; err != nil {
 			return err // Shutdown ends the other one
 		}
 	}
 	return nil
+}
+
+// listen starts the listeners' loops and returns what they end with; nil if
+// Shutdown came first.
+func (s *Server) listen(grpcListener, httpListener net.Listener) chan error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return nil
+	}
+	ended := make(chan error, 2)
+	s.serving.Go(func() {
+		err := s.grpc.Serve(grpcListener)
+		if errors.Is(err, grpc.ErrServerStopped) {
+			err = nil // Shutdown came before it had begun
+		}
+		ended <- err
+	})
+	s.serving.Go(func() { ended <- s.gateway.Serve(httpListener) })
+	return ended
+}
+
+// stop has nothing be served that is not being served already.
+func (s *Server) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = true
 }
 
 // bound bounds the connections of the gRPC listener, and has both go on when
@@ -260,6 +284,7 @@ func (s *Server) Failed() <-chan struct{} { return s.store.Failed() }
 // disk, the store is closed. It keeps to ctx's deadline even with clients that
 // ignore all that, and returns the context's error if they had to be cut off.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
 	s.health.Shutdown()
 	closesIn := drainFor(ctx)
 	s.attaches.Drain(ctx, closesIn/2, closesIn)

@@ -192,6 +192,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	_ = g.refusals.wait(context.Background())
 	g.grpc.Stop()
 	g.stopping.Do(func() { close(g.stop) })
+	g.sweeping.Do(func() {}) // a Serve that begins only now has nothing to sweep
 	g.sweeper.Wait()
 	return err
 }
