@@ -7,11 +7,11 @@ import type { StoredSend, TabStore } from "./storage";
 /** Messages that may wait to be sent. */
 export const maxWaiting = 200;
 
-/** Why and until when a message waits, and how often it has had to. */
-interface Wait {
-  readonly until: number;
-  readonly tries: number;
+/** Why a message waits, how often it has had to before, and whether it may go. */
+export interface Wait {
   readonly why: string;
+  readonly tries: number;
+  over: boolean;
 }
 
 /**
@@ -57,13 +57,13 @@ export class Outbox {
    * that a room's messages keep their order even when one is refused for a
    * while.
    */
-  take(now: number): StoredSend[] {
+  take(): StoredSend[] {
     const ready: StoredSend[] = [];
     const busy = new Set<string>();
     for (const send of this.#sends) {
       if (send.offset !== undefined || send.failed !== undefined || busy.has(send.room)) continue;
       busy.add(send.room);
-      if (this.#inFlight.has(send.clientId) || (this.#waits.get(send.clientId)?.until ?? 0) > now) continue;
+      if (this.#inFlight.has(send.clientId) || this.#waits.get(send.clientId)?.over === false) continue;
       this.#inFlight.add(send.clientId);
       ready.push(send);
     }
@@ -92,13 +92,16 @@ export class Outbox {
     this.#replace(clientId, (send) => ({ ...send, offset: String(offset) }));
   }
 
-  /** Refused for now: returns how long it waits, which is up to the tries so far. */
-  postponed(clientId: string, now: number, delayOf: (tries: number) => number, why: string): number {
-    const tries = this.#waits.get(clientId)?.tries ?? 0;
-    const delay = delayOf(tries);
+  /**
+   * Refused for now: it is not taken again until the wait is over. Whoever calls
+   * says when, by a timer and by no clock, which may be set back.
+   */
+  postponed(clientId: string, why: string): Wait {
+    const before = this.#waits.get(clientId);
+    const wait = { why, tries: before ? before.tries + 1 : 0, over: false };
     this.#inFlight.delete(clientId);
-    this.#waits.set(clientId, { until: now + delay, tries: tries + 1, why });
-    return delay;
+    this.#waits.set(clientId, wait);
+    return wait;
   }
 
   /** Refused for good. Returns it as it is now, if it is still there. */

@@ -83,7 +83,7 @@ export class Sender {
   /** Sends the messages whose turn it is. */
   pump(): void {
     if (!this.host.attached()) return;
-    for (let ready = this.outbox.take(this.env.now()); ready.length > 0; ready = this.outbox.take(this.env.now())) {
+    for (let ready = this.outbox.take(); ready.length > 0; ready = this.outbox.take()) {
       for (const send of ready) this.#sendMessage(send);
     }
   }
@@ -164,8 +164,11 @@ export class Sender {
 
   #messageRefused(clientId: string, error: RepriseError, again: boolean): void {
     if (again) {
-      const delay = this.outbox.postponed(clientId, this.env.now(), (tries) => waitMs(error, tries), error.message);
-      this.env.after(delay, () => this.pump());
+      const wait = this.outbox.postponed(clientId, error.message);
+      this.env.after(waitMs(error, wait.tries), () => {
+        wait.over = true;
+        this.pump();
+      });
     } else {
       const send = this.outbox.refused(clientId, error.message);
       if (send) this.host.messageRefused(send);

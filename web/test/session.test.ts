@@ -344,6 +344,19 @@ test("P4: a rate limit holds a room's messages back, in order, as long as it say
   assert.deepEqual(alice.texts(), ["one", "two"]);
 });
 
+test("a message that was held back goes when its timer says so, whatever the clock says", async () => {
+  const { world: w, server, page } = world();
+  const alice = await page().connect();
+  const end = w.time + 4_000;
+  const fault = { code: Code.ResourceExhausted, reason: "RATE_LIMITED", message: "slow", retryAfter: { seconds: 5n } };
+  refuseSends(server.last, () => w.time < end, fault);
+  alice.session.send("lobby", "one");
+  await w.advance(1_000);
+  alice.tab.now = () => w.time - 3_600_000; // it is set back, or the timer comes a little early
+  await w.advance(5_000);
+  assert.deepEqual(alice.texts(), ["one"]);
+});
+
 test("the outbox is bounded", async () => {
   const { page } = world();
   const alice = page();
