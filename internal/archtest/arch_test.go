@@ -71,7 +71,7 @@ var layers = []layer{
 	{dir: "server/internal/fault", may: nil},
 	{dir: "server/internal/forwarded", may: nil},
 	{dir: "server/internal/limit", may: []string{"server/internal/fault"}},
-	{dir: "server/internal/listen", may: []string{"server/internal/limit"}},
+	{dir: "server/internal/listen", may: []string{"server/internal/forwarded", "server/internal/limit"}},
 	{dir: "server/internal/metrics", may: nil},
 	{dir: "server/internal/name", may: nil},
 	{dir: "server/internal/event", may: []string{gen}},

@@ -74,13 +74,17 @@ test("connections are cut again and again while both sides write", async () => {
   await it.check(alice, "cuts", "bob");
 });
 
-test("a link that is cut every four seconds, in a busy room: the client is there most of the time", async () => {
+test("a link that is cut every four seconds, in a busy room: the client is there most of the time", async (t) => {
   const { session, until, texts } = await sdk();
   const cutMs = 4_000;
   const cuts = 5;
   // Node does not know the browser's name for the proxy, nor the server this one's.
   const link = await new HttpProxy(() => it.server.http).start();
   const [alice, bob] = [session(link.origin, "flap-a"), session(`http://${it.server.http}`, "flap-b")];
+  t.after(() => {
+    for (const one of [alice, bob]) one.disconnect();
+    link.stop();
+  });
   const rooms = ["flap1", "flap2", "flap3", "flap4"];
   for (const one of [alice, bob]) {
     one.connect();
@@ -119,8 +123,6 @@ test("a link that is cut every four seconds, in a busy room: the client is there
     assert.deepEqual(texts(alice, room), written.get(room).slice(-texts(alice, room).length), room);
   }
   stop();
-  for (const one of [alice, bob]) one.disconnect();
-  link.stop();
   // A tenth at most where the machine is idle (test/flapping.test.ts has the
   // exact bounds); in back-off it was 57 of 80 seconds.
   assert.ok(share < 0.2, `away ${(share * 100).toFixed(1)} % of the time`);

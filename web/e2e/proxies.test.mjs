@@ -43,10 +43,14 @@ test("whatever a proxy answers while its backend is away, the SDK goes on, and s
   assert.deepEqual(failed.map((result) => String(result.reason)), []);
 });
 
-test("by fetch too: neither the stream nor a call is ended by a stranger's answer", async () => {
+test("by fetch too: neither the stream nor a call is ended by a stranger's answer", async (t) => {
   const { session, until, texts } = await sdk();
   const proxy = await new HttpProxy(() => it.server.http).start();
   const alice = session(proxy.origin, "fetcher", { fetchOnly: true });
+  t.after(() => {
+    alice.disconnect();
+    proxy.stop();
+  });
   alice.connect();
   await until(alice, () => alice.state.name === "live", "live");
   await alice.join("fetched");
@@ -60,18 +64,16 @@ test("by fetch too: neither the stream nor a call is ended by a stranger's answe
     alice.online();
     await until(alice, () => texts(alice, "fetched").includes(name), `${name}: sent at last`);
   }
-  alice.disconnect();
-  proxy.stop();
 });
 
-test("TLS that fails is the network's", async () => {
+test("TLS that fails is the network's", async (t) => {
   const { session, until } = await sdk();
   // As a network whose certificates are not to be trusted: what answers speaks no TLS.
   const alice = session(`https://${it.server.http}`, "tls");
+  t.after(() => alice.disconnect());
   alice.connect();
   await until(alice, () => alice.state.name === "waiting" && alice.state.failures >= enough, "told in the state");
   assert.equal(alice.state.reason, "");
-  alice.disconnect();
 });
 
 test("the page: a proxy that says 403 for a while stops nothing, and is told", async () => {
