@@ -19,8 +19,8 @@ const (
 	keepaliveTime    = 30 * time.Second // servers allow one ping in 5 s
 	keepaliveTimeout = 10 * time.Second
 	// maxUses is how many streams and calls share a connection. Servers allow
-	// 100 (Limits.StreamsPerConnection) and let a further one wait without a
-	// word until another has ended.
+	// at least so many (Limits.StreamsPerConnection, by default 100) and let a
+	// further one wait without a word until another has ended.
 	maxUses = 50
 )
 

@@ -28,8 +28,8 @@ type Limits struct {
 	// stream. At most 10,000. Default 32.
 	SessionsPerUser int
 	// StreamsPerConnection bounds the calls in progress on one gRPC
-	// connection: a client holds further ones back until one has ended. Default
-	// 100.
+	// connection: a client holds further ones back until one has ended, without
+	// a word. At least 50, which is what the Go SDK puts on one. Default 100.
 	StreamsPerConnection uint32
 	// WebConnections and WebCalls bound the connections and the calls in
 	// progress, streams included, on the HTTP port; AddressWebConnections and
@@ -69,6 +69,8 @@ const (
 	maxWeb          = 1 << 20
 	maxTails        = 10_000
 	maxConnections  = 1 << 24
+	leastStreams    = 50
+	maxStreams      = 1 << 24
 	maxRate         = 1e9
 )
 
@@ -106,6 +108,7 @@ func (l *Limits) check() error {
 		{"AddressWebConnections", l.AddressWebConnections, 1, maxWeb},
 		{"AddressWebCalls", l.AddressWebCalls, 1, maxWeb},
 		{"TailsPerUser", l.TailsPerUser, 1, maxTails},
+		{"StreamsPerConnection", int(l.StreamsPerConnection), leastStreams, maxStreams},
 		{"Connections", l.Connections, 0, maxConnections},
 	} {
 		if n.n < n.least || n.n > n.most {

@@ -38,6 +38,8 @@ func TestLimitsMustFit(t *testing.T) {
 		{"a message as large as a frame", func(o *server.Options) { o.Limits.MessageBytes, o.Limits.FrameBytes = 1<<20, 1<<20 }, "Limits.FrameBytes"},
 		{"a larger message, and the frame derived", func(o *server.Options) { o.Limits.MessageBytes = 1 << 20 }, ""},
 		{"a message that no client takes", func(o *server.Options) { o.Limits.MessageBytes = 4 << 20 }, "Limits.MessageBytes must be 1 to 2097152"},
+		{"fewer streams than the SDK puts on a connection", func(o *server.Options) { o.Limits.StreamsPerConnection = 49 }, "Limits.StreamsPerConnection must be 50 to"},
+		{"as many", func(o *server.Options) { o.Limits.StreamsPerConnection = 50 }, ""},
 		{"a frame too small for acknowledgements", func(o *server.Options) { o.Limits.MessageBytes, o.Limits.FrameBytes = 100, 100<<10 }, "acknowledgements"},
 		{"a huge frame", func(o *server.Options) { o.Limits.FrameBytes = math.MaxInt }, "Limits.FrameBytes must be"},
 		{"rooms that no resume could name", func(o *server.Options) { o.Limits.RoomsPerUser = 1_000_000 }, "Limits.RoomsPerUser must be"},

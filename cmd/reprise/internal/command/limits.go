@@ -11,7 +11,7 @@ func (f *serveFlags) limitFlags(flags *pflag.FlagSet) {
 	l := &f.limits
 	flags.Float64Var(&l.Attaches, "limit-attaches", 1000, "admit this `number` of clients a second; -1 for all")
 	flags.IntVar(&l.AddressConnections, "limit-address-connections", 256, "take this `number` of gRPC connections from one address; -1 for all; trusted proxies have any")
-	flags.Uint32Var(&l.StreamsPerConnection, "limit-connection-streams", 100, "let a gRPC connection have this `number` of calls in progress; its client holds further ones back")
+	flags.Uint32Var(&l.StreamsPerConnection, "limit-connection-streams", 100, "let a gRPC connection have this `number` of calls in progress, at least 50; its client holds further ones back")
 	flags.IntVar(&l.Connections, "limit-connections", 0, "take this `number` of gRPC connections; 0 for as many as the system has descriptors for, at most 16384")
 	flags.Float64Var(&l.RoomPublishes, "limit-room-publishes", 2000, "take this `number` of events a second into one room; -1 for all")
 	flags.Float64Var(&l.UserCreates, "limit-user-creates", 10, "let a user make this `number` of rooms a second; -1 for any")
