@@ -31,16 +31,12 @@ func TestP1_PowerCuts(t *testing.T) {
 	for cut := range cuts {
 		l.talk()
 		time.Sleep(rand.N(700 * time.Millisecond)) // the moment is what is random
-		// Half of the time the server stands still when the power goes, as the
-		// whole machine would; else it finds its disk gone before it ends.
-		if cut%2 == 0 {
-			p.pause()
-		}
-		powerCycle(p, d)
+		// Every other time the server finds its disk gone before it ends.
+		powerCycle(p, d, cut%2 == 1)
 		if cut%4 == 3 { // and goes again while the server recovers
 			p.begin()
 			time.Sleep(rand.N(150 * time.Millisecond))
-			powerCycle(p, d)
+			powerCycle(p, d, false)
 		}
 		if out, err := p.run("check", p.dir); err != nil {
 			t.Errorf("check after cut %d: %v\n%s", cut, err, out)
@@ -61,8 +57,20 @@ func TestP1_PowerCuts(t *testing.T) {
 }
 
 // powerCycle cuts the power and gives it back; the server does not survive it.
-func powerCycle(p *process, d *disk) {
+//
+// The server stands still at that moment, as the whole machine would. An
+// fdatasync that is under way when ext4 is shut down may return as if it had
+// succeeded, and what it was to keep is gone: a bare loop of writes and
+// fdatasyncs met that in 15 of 300 cuts. Where the power goes nobody is left to
+// see such a return. With goesOn the server is woken afterwards, to find its
+// disk gone.
+func powerCycle(p *process, d *disk, goesOn bool) {
+	p.pause()
 	d.cut()
+	if goesOn {
+		p.resume()
+		time.Sleep(rand.N(50 * time.Millisecond))
+	}
 	p.kill()
 	d.unmount()
 	d.mount()

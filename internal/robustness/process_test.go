@@ -214,9 +214,46 @@ func (p *process) stop() {
 	}
 }
 
-// pause stops the server with SIGSTOP, resume lets it go on.
-func (p *process) pause()  { p.signal(syscall.SIGSTOP) }
+// pause stops the server with SIGSTOP and waits until none of its threads runs
+// or is in a system call, which takes a while on a busy machine. It may be
+// called when the server has ended. resume lets it go on.
+func (p *process) pause() {
+	p.t.Helper()
+	p.signal(syscall.SIGSTOP)
+	deadline := time.Now().Add(startTimeout)
+	for p.cmd != nil && !stopped(p.pid()) {
+		select {
+		case <-p.exited:
+			return
+		case <-time.After(100 * time.Microsecond): // nothing tells of it but /proc
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatal("the server does not stop")
+		}
+	}
+}
+
 func (p *process) resume() { p.signal(syscall.SIGCONT) }
+
+// stopped reports whether all threads of a process are.
+func stopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		return false
+	}
+	for _, path := range threads {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return false // it has ended meanwhile: look again
+		}
+		// The state follows the name, which is in parentheses and may have any.
+		_, rest, _ := strings.Cut(string(b[bytes.LastIndexByte(b, ')')+1:]), " ")
+		if !strings.HasPrefix(rest, "T") && !strings.HasPrefix(rest, "Z") {
+			return false
+		}
+	}
+	return true
+}
 
 // wait waits until the server has ended by itself and returns how. Ok is false
 // if it has not within d; then it still runs.
