@@ -102,29 +102,26 @@ func (r *run) start(a *attachment) {
 		"rooms_changed", w.GetRoomsChanged(), "events_to_replay", w.GetEventsToReplay())
 	r.wg.Go(a.read)
 	r.wg.Go(a.write)
+	r.c.setAttachment(a)
 	r.wg.Go(func() { r.join(a) })
 }
 
 // errJoin wraps why a room of Config.Rooms cannot be joined.
 var errJoin = errors.New("reprise: joining a room of Config.Rooms")
 
-// join makes the user a member of Config.Rooms, once in a Run, before anybody
-// speaks through an attachment.
+// join makes the user a member of Config.Rooms, of each once in a Run, before
+// anybody speaks about it. A stream that ends before all are joined leaves the
+// others to the next one, and a room that is not to be had just now keeps none of
+// the others.
 func (r *run) join(a *attachment) {
-	c := r.c
-	t := tries{c: c}
-	for i := 0; !r.joined.Load() && i < len(c.cfg.Rooms); {
-		room := c.cfg.Rooms[i]
-		err := c.call(a.ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) error {
-			_, err := join(ctx, chat, a.via, room, c.cfg.History)
-			return err
-		})
-		switch {
-		case err == nil:
-			i++
-			continue
-		case a.ctx.Err() != nil || isReplaced(err):
+	t := tries{c: r.c}
+	for rooms := r.c.waiting(); len(rooms) > 0; rooms = r.c.waiting() {
+		room, err := r.joinAll(a, &t, rooms)
+		if a.ctx.Err() != nil || isReplaced(err) {
 			return // the next attachment's turn
+		}
+		if err == nil {
+			continue
 		}
 		if err := t.again(a.ctx, err); err != nil {
 			if isFinal(err) {
@@ -133,8 +130,30 @@ func (r *run) join(a *attachment) {
 			return
 		}
 	}
-	r.joined.Store(true)
-	c.setAttachment(a)
+}
+
+// joinAll joins one room after the other, until something fails that is not of
+// that room alone. It returns the last failure, and of which room it was.
+func (r *run) joinAll(a *attachment, t *tries, rooms []string) (failed string, last error) {
+	c := r.c
+	for _, room := range rooms {
+		err := c.call(a.ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient) error {
+			_, err := join(ctx, chat, a.via, room, c.cfg.History)
+			return err
+		})
+		if err == nil {
+			t.failures = 0
+			c.joined(room)
+			continue
+		}
+		failed, last = room, err
+		c.postponed(room)
+		if reasonOf(err) != "ROOM_UNAVAILABLE" {
+			break
+		}
+		c.cfg.Logger.Warn("a room of Config.Rooms cannot be joined just now", "room", room, "error", err)
+	}
+	return failed, last
 }
 
 // handshake opens a stream and takes the Welcome.

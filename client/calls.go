@@ -53,17 +53,18 @@ func (c *Client) read(ctx context.Context, f func(context.Context, reprisev1.Cha
 	}
 }
 
-// change makes a call that speaks for the attachment, if Run is running, until
+// change makes a call about a room, which may be empty, that speaks for the
+// attachment, if Run is running, until
 // a server has answered it for good or ctx ends, at each address. One that was
 // refused because the attachment had been replaced has changed nothing, and is
 // made again for the new one. Unclear reports that an attempt before the last
 // one may have succeeded without an answer.
-func (c *Client) change(ctx context.Context, f func(context.Context, reprisev1.ChatServiceClient, *reprisev1.Via) error) (unclear bool, err error) {
+func (c *Client) change(ctx context.Context, room string, f func(context.Context, reprisev1.ChatServiceClient, *reprisev1.Via) error) (unclear bool, err error) {
 	var replaced *attachment
 	var last error
 	t := tries{c: c}
 	for {
-		a, err := c.attached(ctx, replaced, "")
+		a, err := c.attached(ctx, replaced, room)
 		if err != nil {
 			return unclear, errors.Join(err, last)
 		}
@@ -99,7 +100,8 @@ func (c *Client) change(ctx context.Context, f func(context.Context, reprisev1.C
 // events (at most 1000) are delivered to the handler. Without Run there is
 // nobody to show history to: then it is to be 0, or the error is ErrNotRunning.
 // (A room to be in from the start is one of [Config.Rooms].) Joining twice
-// changes nothing.
+// changes nothing. If the answer was lost and the room joined all the same, the
+// room begins with the join, without its history: ListEvents has that.
 //
 // Join, Leave and Create are retried, at each address, until a server has
 // answered for good (an [*Error]) or ctx ends; then the error is ctx's, joined
@@ -115,7 +117,7 @@ func (c *Client) Join(ctx context.Context, room string, history uint32) (*Room, 
 		return nil, fmt.Errorf("%w: the history of %s would be shown to nobody (see Config.Rooms, or give 0)", ErrNotRunning, room)
 	}
 	var joined *reprisev1.JoinRoomResponse
-	_, err := c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) (err error) {
+	_, err := c.change(ctx, room, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) (err error) {
 		joined, err = join(ctx, chat, via, room, history)
 		return err
 	})
@@ -138,7 +140,7 @@ func (c *Client) Leave(ctx context.Context, room string) error {
 	if err := checkName("room", room); err != nil {
 		return err
 	}
-	unclear, err := c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) error {
+	unclear, err := c.change(ctx, room, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) error {
 		_, err := chat.LeaveRoom(ctx, &reprisev1.LeaveRoomRequest{Via: via, Room: room})
 		return err
 	})
@@ -159,7 +161,7 @@ func (c *Client) Invite(ctx context.Context, room, user string) (joined bool, er
 	if err := checkName("user", user); err != nil {
 		return false, err
 	}
-	_, err = c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) error {
+	_, err = c.change(ctx, room, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) error {
 		out, err := chat.InviteMember(ctx, &reprisev1.InviteMemberRequest{Via: via, Room: room, User: user})
 		joined = out.GetJoined()
 		return err
@@ -193,7 +195,7 @@ func (c *Client) Create(ctx context.Context, room string, opts CreateOptions) (*
 		access = reprisev1.RoomAccess_ROOM_ACCESS_PRIVATE
 	}
 	var created *reprisev1.CreateRoomResponse
-	unclear, err := c.change(ctx, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) (err error) {
+	unclear, err := c.change(ctx, room, func(ctx context.Context, chat reprisev1.ChatServiceClient, via *reprisev1.Via) (err error) {
 		created, err = chat.CreateRoom(ctx, &reprisev1.CreateRoomRequest{
 			Via: via, Room: room, Title: opts.Title, Access: access, Members: opts.Members, Retention: opts.Retention,
 		})

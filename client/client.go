@@ -33,6 +33,7 @@ type Client struct {
 	book       *ledger
 	attachment *attachment
 	attaches   uint64            // so far
+	unjoined   []string          // of Config.Rooms, those that this Run, or the first, has yet to join
 	limits     *reprisev1.Limits // of the last Welcome; nil if nothing is known
 	changed    chan struct{}     // closed, and replaced, when something above changes
 }
@@ -46,6 +47,7 @@ func New(cfg Config) (*Client, error) {
 	return &Client{
 		cfg:      cfg,
 		instance: newID("go_"),
+		unjoined: slices.Clone(cfg.Rooms),
 		pool:     newPool(cfg),
 		state:    newStateBox(cfg.OnState),
 		inFlight: make(chan struct{}, maxInFlight),
@@ -97,6 +99,7 @@ func (c *Client) begin(stop context.CancelFunc, stopped chan struct{}) error {
 		return ErrRunning
 	}
 	c.running, c.hasRun, c.fenced, c.stop, c.stopped = true, true, false, stop, stopped
+	c.unjoined = slices.Clone(c.cfg.Rooms)
 	c.wake()
 	return nil
 }
@@ -173,33 +176,73 @@ func (c *Client) wake() {
 	c.changed = make(chan struct{})
 }
 
+// waiting returns the rooms that Run has yet to join.
+func (c *Client) waiting() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.unjoined)
+}
+
+// joined notes that Run has joined a room.
+func (c *Client) joined(room string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unjoined = slices.DeleteFunc(c.unjoined, func(r string) bool { return r == room })
+	c.wake()
+}
+
+// postponed has a room be the last of those that Run has yet to join.
+func (c *Client) postponed(room string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.unjoined, room); i >= 0 {
+		c.unjoined = append(slices.Delete(c.unjoined, i, i+1), room)
+	}
+}
+
+// begun waits for the first Run, should it be the one to join a room.
+func (c *Client) begun(ctx context.Context, room string) error {
+	return c.await(ctx, func() bool { return c.hasRun || !slices.Contains(c.unjoined, room) })
+}
+
 // attached returns the attachment to speak through, waiting for one other
-// than not while Run is running. Without Run it returns nil: then a call
-// speaks for itself; but about a room that Run is to join it waits for the
-// first Run. Room may be empty.
-func (c *Client) attached(ctx context.Context, not *attachment, room string) (*attachment, error) {
+// than not while Run is running, and for Run to join the room, which may be
+// empty. Without Run it returns nil: then a call speaks for itself.
+func (c *Client) attached(ctx context.Context, not *attachment, room string) (a *attachment, err error) {
+	err = c.await(ctx, func() bool {
+		a = nil
+		if c.running {
+			a = c.attachment
+		}
+		return !c.running || a != nil && a != not && !slices.Contains(c.unjoined, room)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// await waits until ready, which is called with mu held.
+func (c *Client) await(ctx context.Context, ready func() bool) error {
 	for {
 		c.mu.Lock()
-		a, running, changed := c.attachment, c.running, c.changed
-		running = running || !c.hasRun && slices.Contains(c.cfg.Rooms, room)
+		ok, changed := ready(), c.changed
 		closed, fenced := c.isClosed, c.fenced
 		c.mu.Unlock()
 		switch {
 		case closed:
-			return nil, ErrClosed
+			return ErrClosed
 		case fenced:
-			return nil, ErrFenced
-		case !running:
-			return nil, nil
-		case a != nil && a != not:
-			return a, nil
+			return ErrFenced
+		case ok:
+			return nil
 		}
 		select {
 		case <-changed:
 		case <-c.closed:
-			return nil, ErrClosed
+			return ErrClosed
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }

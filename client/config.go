@@ -54,8 +54,10 @@ type Config struct {
 	Logger *slog.Logger
 
 	// Rooms are the rooms to be in: Run joins them, with History, when it is
-	// first attached, before anything is sent. A room that the user cannot
-	// join ends Run. Who leaves one stays out of it until the next Run.
+	// first attached; what is sent to one waits for that. A room that cannot be
+	// joined just now is tried again and keeps nobody from the others; one that
+	// the user cannot join ends Run. Who leaves one stays out of it until the
+	// next Run.
 	Rooms []string
 	// History is how many of the newest events of each room a new session
 	// starts with, and how many come with a room that Run joins, at most 1000.

@@ -212,6 +212,10 @@ func (r *run) deliverRoomUnavailable(ctx context.Context, a *attachment, f *repr
 
 func (r *run) deliverRoomClosed(ctx context.Context, a *attachment, f *reprisev1.RoomClosed) error {
 	closed := roomClosedOf(f)
+	if !r.book.knows(closed.Room) && !a.unavailable[closed.Room] {
+		a.closed[closed.Room] = true
+		return nil // an earlier stream told it, and was lost before the server knew that
+	}
 	if h, ok := r.h.(RoomHandler); ok {
 		if err := h.HandleRoomClosed(ctx, closed); err != nil {
 			return fmt.Errorf("reprise: handling the end of %s: %w", closed.Room, err)

@@ -39,10 +39,14 @@ type fileContent struct {
 
 // OpenFile opens or creates a position file (mode 0600: it holds the resume
 // key) and locks it against other processes: ErrStoreLocked says that one has
-// it. The lock is a file beside it, path + ".lock". The directory must exist.
-// Close it after the Client.
+// it. The lock is a file beside it, path + ".lock"; of a symbolic link, beside
+// what it points to. The directory must exist. Close it after the Client.
 func OpenFile(path string) (*FileStore, error) {
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := target(path)
+	if err != nil {
+		return nil, fmt.Errorf("reprise: position file: %w", err)
+	}
+	lock, err := os.OpenFile(file+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("reprise: locking position file: %w", err)
 	}
@@ -50,12 +54,26 @@ func OpenFile(path string) (*FileStore, error) {
 		lock.Close()
 		return nil, fmt.Errorf("%w: %s (end that process, or give this one a file of its own)", ErrStoreLocked, path)
 	}
-	f := &FileStore{path: path, lock: lock, places: map[string]Place{}}
+	f := &FileStore{path: file, lock: lock, places: map[string]Place{}}
 	if err := f.read(); err != nil {
 		lock.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// target returns the file that path is, or is a symbolic link to: a file is
+// locked once, whatever it is called, and a link stays one.
+func target(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return real, err
+	}
+	if to, err := os.Readlink(path); err == nil {
+		return "", fmt.Errorf("%s is a symbolic link to %s, which does not exist", path, to)
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	return filepath.Join(dir, filepath.Base(path)), err
 }
 
 func (f *FileStore) read() error {

@@ -63,6 +63,37 @@ func TestFileStoreIsForOneProcess(t *testing.T) {
 	open(t, path)
 }
 
+// A file that is known under two names is locked once, and a link stays a link.
+func TestFileStoreBehindALink(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "positions"), filepath.Join(dir, "link")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenFile(link); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("a link to nothing: %v", err)
+	}
+	open(t, file).Close()
+	if err := os.WriteFile(file, []byte(`{"version":1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := open(t, link)
+	if _, err := OpenFile(file); !errors.Is(err, ErrStoreLocked) {
+		t.Errorf("opened under its other name: %v", err)
+	}
+	key := SessionKey{ID: "s_1", ResumeKey: "rk_1"}
+	if err := f.Save(t.Context(), Update{Session: &key}); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if got, err := open(t, file).Load(t.Context()); err != nil || got.Session != key {
+		t.Errorf("under its own name: %+v, %v", got, err)
+	}
+	if to, err := os.Readlink(link); err != nil || to != file {
+		t.Errorf("the link is now %q: %v", to, err)
+	}
+}
+
 func TestFileStoreRefusesWhatItCannotRead(t *testing.T) {
 	for _, content := range []string{"", "{", `{"version":2}`} {
 		path := filepath.Join(t.TempDir(), "positions")

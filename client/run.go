@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -42,8 +41,6 @@ type run struct {
 	book  *ledger
 	saver *saver
 	wg    sync.WaitGroup // goroutines of attachments
-
-	joined atomic.Bool // Config.Rooms are
 
 	// Supervisor: the goroutine of Run.
 	attempts        int

@@ -49,9 +49,9 @@ func WithClientID(id string) SendOption { return func(o *sendOptions) { o.client
 // configured), or a room that can be none's name. How one send ends is nothing
 // to the others.
 //
-// While Run is running, and before it is when the room is one of Config.Rooms,
-// it waits for the attachment; otherwise it is a call of its own, without a
-// session. Sequential calls keep their order. At most 16
+// While Run is running it waits for the attachment, and for Run to join the room
+// if that is one of Config.Rooms; for such a room it waits for the first Run too.
+// Otherwise it is a call of its own, without a session. Sequential calls keep their order. At most 16
 // are in flight; further ones wait.
 func (c *Client) Send(ctx context.Context, room, text string, opts ...SendOption) (Receipt, error) {
 	return c.send(ctx, message{room: room, text: text}, opts)
@@ -118,6 +118,9 @@ func (c *Client) send(ctx context.Context, m message, opts []SendOption) (Receip
 const maxLosses = 4
 
 func (c *Client) retrySend(ctx context.Context, m message) (Receipt, error) {
+	if err := c.begun(ctx, m.room); err != nil {
+		return Receipt{}, err // nothing was sent
+	}
 	var last error // of the attempts so far
 	var lost *attachment
 	t := tries{c: c}

@@ -22,10 +22,14 @@ type sending struct {
 }
 
 func send(ctx context.Context, c *Client, text string, opts ...SendOption) *sending {
+	return sendTo(ctx, c, "a", text, opts...)
+}
+
+func sendTo(ctx context.Context, c *Client, room, text string, opts ...SendOption) *sending {
 	s := &sending{done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		s.receipt, s.err = c.Send(ctx, "a", text, opts...)
+		s.receipt, s.err = c.Send(ctx, room, text, opts...)
 	}()
 	return s
 }
