@@ -6,6 +6,7 @@ import (
 	"time"
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
+	"github.com/reprise-chat/reprise/server/internal/limit"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -24,18 +25,24 @@ const (
 // Guest is somebody to be invited.
 type Guest struct {
 	User string
-	// Direct: the server's policy is to add members directly, and this one has
-	// not as many rooms as one may have.
+	// Direct: the server's policy is to add members directly. One who has as many
+	// rooms as one may have is invited still: another user's doing must not shut
+	// anybody out.
 	Direct bool
-	// Given is how many invitations of this user by the same giver are open.
-	Given int
+	// Rooms are those of this user. They are not looked at unless Direct.
+	Rooms *limit.Count
+	// Given are the open invitations of this user by the same giver.
+	Given *limit.Count
 }
 
-// overrun reports whether the giver has invited this user too often.
-func (g Guest) overrun() bool { return !g.Direct && g.Given >= MaxGiven }
+// addedBy reports whether g becomes a member at once, and counts its room.
+func (g *Guest) addedBy(a *attempt) bool {
+	g.Direct = g.Direct && a.take(g.Rooms)
+	return g.Direct
+}
 
 // entry returns the event that invites or adds g, and the change that it makes.
-func (g Guest) entry(by string, now time.Time) (entry, store.MemberChange, error) {
+func (g *Guest) entry(by string, now time.Time) (entry, store.MemberChange, error) {
 	kind := reprisev1.MemberChange_KIND_INVITED
 	if g.Direct {
 		kind = reprisev1.MemberChange_KIND_JOINED
@@ -70,16 +77,17 @@ func (r *Room) Invite(ctx context.Context, by string, g Guest, checks Checks) (o
 		return Invitation{}, r.unavailable(err)
 	}
 	appended := false
-	out.Change, err = r.change(ctx, g.User, func(invited bool, done func(error)) (Change, error) {
+	out.Change, err = r.change(ctx, g.User, func(a *attempt) (Change, error) {
 		if err := r.sinceLocked(failures); err != nil { // by may be unknown again
 			return Change{}, err
 		}
-		out.Joined = g.Direct || r.members[g.User]
-		c, err := r.inviteLocked(by, g, invited, given, checks, func(err error) {
+		done := a.done
+		a.done = func(err error) {
 			release()
 			done(err)
-		})
-		appended = err == nil
+		}
+		c, err := r.inviteLocked(by, g, given, checks, a)
+		appended, out.Joined = err == nil, r.members[g.User]
 		return c, err
 	})
 	if !appended {
@@ -93,18 +101,21 @@ func (r *Room) Invite(ctx context.Context, by string, g Guest, checks Checks) (o
 
 // inviteLocked appends the invitation of g by a user of whom so many are open,
 // unless g is a member, or invited already.
-func (r *Room) inviteLocked(by string, g Guest, invited bool, given int, checks Checks, done func(error)) (Change, error) {
+func (r *Room) inviteLocked(by string, g Guest, given int, checks Checks, a *attempt) (Change, error) {
 	switch {
 	case r.meta == nil || !r.members[by]:
 		return Change{}, ErrNotFound
 	case r.meta.Private && by != r.meta.Creator:
 		return Change{}, ErrInviteRefused
-	case r.members[g.User] || invited && !g.Direct:
+	case r.members[g.User]:
 		return Change{}, errAlready
-	case g.overrun() || !g.Direct && r.fullLocked(given):
+	case g.addedBy(a):
+	case a.invited:
+		return Change{}, errAlready
+	case r.fullLocked(given) || !a.take(g.Given):
 		return Change{}, ErrTooManyInvitations
 	}
-	if err := r.passLocked(checks, false, false, 1); err != nil {
+	if err := r.passLocked(a, checks, false, false, 1); err != nil {
 		return Change{}, err
 	}
 	e, m, err := g.entry(by, r.hub.Now())
@@ -112,7 +123,7 @@ func (r *Room) inviteLocked(by string, g Guest, invited bool, given int, checks 
 		return Change{}, err
 	}
 	m.Offset = r.head + 1
-	if err := r.appendLocked([]entry{e}, []store.MemberChange{m}, nil, done); err != nil {
+	if err := r.appendLocked([]entry{e}, []store.MemberChange{m}, nil, a.done); err != nil {
 		return Change{}, err
 	}
 	if g.Direct {

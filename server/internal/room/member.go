@@ -11,6 +11,7 @@ import (
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/event"
+	"github.com/reprise-chat/reprise/server/internal/limit"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -122,23 +123,54 @@ type Change struct {
 type Checks struct {
 	// Fence refuses a caller whose attachment was taken over.
 	Fence func() error
-	// Bound refuses a user who would be a member of too many rooms.
-	Bound func() error
+	// Bound counts one more room of the user, or refuses that. settle is called
+	// once the outcome is known.
+	Bound func() (settle func(error), err error)
+	// Ends counts one room less.
+	Ends func() (settle func(error))
 	// Make refuses to make one more room.
 	Make func() error
 	// Admit refuses to write so many more events.
 	Admit func(events int) error
 }
 
+// attempt is a change of a membership that is about to be made.
+type attempt struct {
+	// invited: the user is no member, and has an open invitation.
+	invited bool
+	// counted are told of the outcome; see [limit.Count.Take].
+	counted []func(error)
+	// done is called when the change is durable, or is known not to come to be;
+	// not if it was refused.
+	done func(error)
+}
+
+// take counts one more, or reports that the bound is reached.
+func (a *attempt) take(c *limit.Count) bool {
+	settle, ok := c.Take()
+	if ok {
+		a.counted = append(a.counted, settle)
+	}
+	return ok
+}
+
+func (a *attempt) settle(err error) {
+	for _, settle := range a.counted {
+		settle(err)
+	}
+}
+
 // passLocked makes the checks of a change that writes events.
-func (r *Room) passLocked(c Checks, joins, makes bool, events int) error {
+func (r *Room) passLocked(a *attempt, c Checks, joins, makes bool, events int) error {
 	if err := r.acceptsLocked(c.Fence); err != nil {
 		return err
 	}
 	if joins && c.Bound != nil {
-		if err := c.Bound(); err != nil {
+		settle, err := c.Bound()
+		if err != nil {
 			return err
 		}
+		a.counted = append(a.counted, settle)
 	}
 	if makes && c.Make != nil {
 		if err := c.Make(); err != nil {
@@ -155,20 +187,33 @@ func (r *Room) passLocked(c Checks, joins, makes bool, events int) error {
 // returns ErrExists if there is one of that name. It waits until the room is
 // durable, or for ctx; then it may still come to be.
 func (r *Room) Create(ctx context.Context, meta store.Meta, guests []Guest, checks Checks) (Change, error) {
-	return r.change(ctx, meta.Creator, func(_ bool, done func(error)) (Change, error) {
+	guests = distinct(meta.Creator, guests)
+	return r.change(ctx, meta.Creator, func(a *attempt) (Change, error) {
 		if r.meta != nil || r.creating != nil {
 			return Change{}, ErrExists
 		}
-		for _, g := range guests {
-			if g.overrun() {
+		for i := range guests {
+			if g := &guests[i]; !g.addedBy(a) && !a.take(g.Given) {
 				return Change{}, ErrTooManyInvitations
 			}
 		}
-		if err := r.passLocked(checks, true, true, 2+len(guests)); err != nil {
+		if err := r.passLocked(a, checks, true, true, 2+len(guests)); err != nil {
 			return Change{}, err
 		}
-		return r.createLocked(meta, guests, done)
+		return r.createLocked(meta, guests, a.done)
 	})
+}
+
+// distinct returns each guest once, and not the creator.
+func distinct(creator string, guests []Guest) (out []Guest) {
+	named := map[string]bool{creator: true}
+	for _, g := range guests {
+		if !named[g.User] {
+			named[g.User] = true
+			out = append(out, g)
+		}
+	}
+	return out
 }
 
 func (r *Room) createLocked(meta store.Meta, guests []Guest, done func(error)) (Change, error) {
@@ -185,11 +230,8 @@ func (r *Room) createLocked(meta store.Meta, guests []Guest, done func(error)) (
 	}
 	entries := []entry{{element: created, sender: meta.Creator}}
 	var members []store.MemberChange
-	named, joined := make(map[string]bool), make(map[string]bool)
+	joined := make(map[string]bool)
 	for _, g := range append([]Guest{{User: meta.Creator, Direct: true}}, guests...) {
-		if named[g.User] {
-			continue // twice
-		}
 		e, m, err := g.entry(meta.Creator, meta.Created)
 		if err != nil {
 			return Change{}, err
@@ -197,7 +239,7 @@ func (r *Room) createLocked(meta store.Meta, guests []Guest, done func(error)) (
 		entries = append(entries, e)
 		m.Offset = r.head + uint64(len(entries))
 		members = append(members, m)
-		if named[g.User] = true; g.Direct {
+		if g.Direct {
 			joined[g.User] = true
 		}
 	}
@@ -219,7 +261,7 @@ func (r *Room) createLocked(meta store.Meta, guests []Guest, done func(error)) (
 func (r *Room) Join(ctx context.Context, user string, checks Checks) (Change, error) {
 	now := r.hub.Now()
 	var known, failures uint64
-	c, err := r.change(ctx, user, func(invited bool, done func(error)) (Change, error) {
+	c, err := r.change(ctx, user, func(a *attempt) (Change, error) {
 		if r.members[user] {
 			known, failures = r.head, r.failures
 			return Change{}, errAlready
@@ -228,21 +270,21 @@ func (r *Room) Join(ctx context.Context, user string, checks Checks) (Change, er
 			if !r.hub.opts.CreateOnJoin {
 				return Change{}, ErrNotFound
 			}
-			if err := r.passLocked(checks, true, true, 2); err != nil {
+			if err := r.passLocked(a, checks, true, true, 2); err != nil {
 				return Change{}, err
 			}
-			return r.createLocked(store.Meta{Name: r.name, Creator: user, Created: now}, nil, done)
+			return r.createLocked(store.Meta{Name: r.name, Creator: user, Created: now}, nil, a.done)
 		}
-		if meta := cmp.Or(r.meta, r.creating); meta.Private && user != meta.Creator && !invited {
+		if meta := cmp.Or(r.meta, r.creating); meta.Private && user != meta.Creator && !a.invited {
 			if r.hub.opts.CreateOnJoin {
 				return Change{}, ErrExists
 			}
 			return Change{}, ErrNotFound
 		}
-		if err := r.passLocked(checks, true, false, 1); err != nil {
+		if err := r.passLocked(a, checks, true, false, 1); err != nil {
 			return Change{}, err
 		}
-		return r.changeLocked(user, user, true, now, done)
+		return r.changeLocked(user, user, true, now, a.done)
 	})
 	if !errors.Is(err, errAlready) {
 		return c, err
@@ -264,14 +306,17 @@ var errAlready = errors.New("room: already a member")
 // Leave ends a membership, or returns ErrNotFound if there is none.
 func (r *Room) Leave(ctx context.Context, user string, checks Checks) (Change, error) {
 	now := r.hub.Now()
-	return r.change(ctx, user, func(_ bool, done func(error)) (Change, error) {
+	return r.change(ctx, user, func(a *attempt) (Change, error) {
 		if r.meta == nil || !r.members[user] {
 			return Change{}, ErrNotFound
 		}
-		if err := r.passLocked(checks, false, false, 1); err != nil {
+		if err := r.passLocked(a, checks, false, false, 1); err != nil {
 			return Change{}, err
 		}
-		return r.changeLocked(user, user, false, now, done)
+		if checks.Ends != nil {
+			a.counted = append(a.counted, checks.Ends())
+		}
+		return r.changeLocked(user, user, false, now, a.done)
 	})
 }
 
@@ -307,8 +352,8 @@ const memberClaim = "\x00member"
 
 // change calls do under the room's lock and, if it appended, waits until that
 // is durable. Of two changes of one user's membership the second sees the
-// first's outcome. invited: the user is no member, and has an open invitation.
-func (r *Room) change(ctx context.Context, user string, do func(invited bool, done func(error)) (Change, error)) (Change, error) {
+// first's outcome.
+func (r *Room) change(ctx context.Context, user string, do func(*attempt) (Change, error)) (Change, error) {
 	release, err := r.claim(ctx, claim{user, memberClaim})
 	if err != nil {
 		return Change{}, err
@@ -320,16 +365,20 @@ func (r *Room) change(ctx context.Context, user string, do func(invited bool, do
 		return Change{}, err
 	}
 	durable := make(chan error, 1)
+	a := &attempt{invited: invited}
+	a.done = func(err error) {
+		a.settle(err)
+		release()
+		durable <- err
+	}
 	var c Change
 	r.mu.Lock()
 	if err = r.sinceLocked(failures); err == nil {
-		c, err = do(invited, func(err error) {
-			release()
-			durable <- err
-		})
+		c, err = do(a)
 	}
 	r.mu.Unlock()
 	if err != nil {
+		a.settle(err)
 		release()
 		return Change{}, err
 	}

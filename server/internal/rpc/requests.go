@@ -9,6 +9,7 @@ import (
 
 	reprisev1 "github.com/reprise-chat/reprise/gen/reprise/v1"
 	"github.com/reprise-chat/reprise/server/internal/attach"
+	"github.com/reprise-chat/reprise/server/internal/limit"
 	"github.com/reprise-chat/reprise/server/internal/reason"
 	"github.com/reprise-chat/reprise/server/internal/room"
 	"github.com/reprise-chat/reprise/server/internal/session"
@@ -87,10 +88,11 @@ func (s *Service) createRoom(ctx context.Context, c caller, r *reprisev1.CreateR
 	if err := checkCreate(r, prefix); err != nil {
 		return nil, err
 	}
-	checks, err := s.checks(ctx, c, r.GetRoom())
+	checks, rooms, err := s.bound(ctx, c, r.GetRoom())
 	if err != nil {
 		return nil, err
 	}
+	defer rooms.Close()
 	keep := r.GetRetention()
 	meta := store.Meta{
 		Name: r.GetRoom(), Title: r.GetTitle(), Creator: c.user, Created: s.rooms.Now(),
@@ -99,11 +101,10 @@ func (s *Service) createRoom(ctx context.Context, c caller, r *reprisev1.CreateR
 			MaxAge: keep.GetMaxAge().AsDuration(), MaxEvents: keep.GetMaxEvents(), MaxBytes: keep.GetMaxBytes(),
 		},
 	}
-	guests := make([]room.Guest, len(r.GetMembers()))
-	for i, user := range r.GetMembers() {
-		if guests[i], err = s.guest(ctx, c.user, user); err != nil {
-			return nil, err
-		}
+	guests, release, err := s.guests(ctx, c.user, r.GetMembers()...)
+	defer release()
+	if err != nil {
+		return nil, err
 	}
 	var out *reprisev1.CreateRoomResponse
 	err = s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
@@ -121,10 +122,11 @@ func (s *Service) joinRoom(ctx context.Context, c caller, r *reprisev1.JoinRoomR
 	if err := checkJoin(r, prefix, c.fence != nil); err != nil {
 		return nil, err
 	}
-	checks, err := s.checks(ctx, c, r.GetRoom())
+	checks, rooms, err := s.bound(ctx, c, r.GetRoom())
 	if err != nil {
 		return nil, err
 	}
+	defer rooms.Close()
 	forget := func() {}
 	if c.attachment != nil && r.GetHistory() > 0 {
 		forget = c.attachment.WantHistory(r.GetRoom(), r.GetHistory())
@@ -152,47 +154,55 @@ func (s *Service) inviteMember(ctx context.Context, c caller, r *reprisev1.Invit
 	if err := checkInvite(r, prefix); err != nil {
 		return nil, err
 	}
-	checks, err := s.checks(ctx, c, r.GetRoom())
-	if err != nil {
-		return nil, err
-	}
-	g, err := s.guest(ctx, c.user, r.GetUser())
+	guests, release, err := s.guests(ctx, c.user, r.GetUser())
+	defer release()
 	if err != nil {
 		return nil, err
 	}
 	var out *reprisev1.InviteMemberResponse
 	err = s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
-		i, err := rm.Invite(ctx, c.user, g, checks)
+		i, err := rm.Invite(ctx, c.user, guests[0], s.checks(c, r.GetRoom()))
 		out = &reprisev1.InviteMemberResponse{Offset: i.Offset, Incarnation: i.Incarnation, Already: i.Already, Joined: i.Joined}
 		return err
 	})
 	return out, err
 }
 
-// guest returns a user whom another one invites. Where members are added
-// directly, one who has as many rooms as one may have is invited still: another
-// user's doing must not shut anybody out.
-func (s *Service) guest(ctx context.Context, by, user string) (room.Guest, error) {
-	g := room.Guest{User: user}
-	if s.opts.DirectAdd {
-		rooms, err := s.store.CountRooms(ctx, user)
-		if g.Direct = rooms < s.opts.MaxRooms; err != nil || g.Direct {
-			return g, err
+// guests returns the users whom another one invites. Call release when the call
+// is over.
+func (s *Service) guests(ctx context.Context, by string, users ...string) (guests []room.Guest, release func(), err error) {
+	var open []*limit.Count
+	release = func() {
+		for _, c := range open {
+			c.Close()
 		}
 	}
-	var err error
-	g.Given, err = s.store.CountInvitations(ctx, user, by)
-	return g, err
+	for _, user := range users {
+		g := room.Guest{User: user, Direct: s.opts.DirectAdd}
+		if g.Given, err = s.givenBy(ctx, by, user); err != nil {
+			return nil, release, err
+		}
+		open = append(open, g.Given)
+		if g.Direct {
+			if g.Rooms, err = s.roomsOf(ctx, user); err != nil {
+				return nil, release, err
+			}
+			open = append(open, g.Rooms)
+		}
+		guests = append(guests, g)
+	}
+	return guests, release, nil
 }
 
 func (s *Service) leaveRoom(ctx context.Context, c caller, r *reprisev1.LeaveRoomRequest, prefix string) (*reprisev1.LeaveRoomResponse, error) {
 	if err := checkLeave(r, prefix); err != nil {
 		return nil, err
 	}
-	checks, err := s.checks(ctx, c, r.GetRoom())
+	checks, rooms, err := s.bound(ctx, c, r.GetRoom())
 	if err != nil {
 		return nil, err
 	}
+	defer rooms.Close()
 	var out *reprisev1.LeaveRoomResponse
 	err = s.in(ctx, r.GetRoom(), func(rm *room.Room) error {
 		change, err := rm.Leave(ctx, c.user, checks)

@@ -70,6 +70,9 @@ type Service struct {
 	// strangers are the streams that need no token.
 	strangers *limit.Tally
 	tails     *limit.Tally // by user
+	// members are the rooms of users; given, open invitations by giver and
+	// invited user.
+	members, given *limit.Counts
 }
 
 // New returns the service over the core.
@@ -82,6 +85,8 @@ func New(s store.Store, rooms *room.Hub, sessions *session.Registry, attaches *a
 		penalty:   newPenalty(),
 		strangers: limit.NewTally(maxStrangers, maxStrangersPerAddress),
 		tails:     limit.NewTally(-1, o.MaxTails),
+		members:   limit.NewCounts(o.MaxRooms),
+		given:     limit.NewCounts(room.MaxGiven),
 
 		diskTrouble: rate.Sometimes{First: 1, Interval: time.Second},
 	}
@@ -176,26 +181,49 @@ func (s *Service) admit(user, room string, events int) error {
 }
 
 // checks are those of a change that the caller makes in a room.
-func (s *Service) checks(ctx context.Context, c caller, name string) (room.Checks, error) {
-	rooms, err := s.store.CountRooms(ctx, c.user)
+func (s *Service) checks(c caller, name string) room.Checks {
 	return room.Checks{
 		Fence: c.fence,
-		Bound: func() error { return s.bound(rooms) },
 		Make:  func() error { return s.opts.MakeByUser.Allow(c.user) },
 		Admit: func(events int) error { return s.admit(c.user, name, events) },
-	}, err
+	}
 }
 
-// bound refuses one more room to a user who is in so many. Two joins at once
-// may exceed the bound by one: it protects the server, nothing else.
-func (s *Service) bound(rooms int) error {
-	if rooms < s.opts.MaxRooms {
-		return nil
+// bound is checks of a change of the caller's own membership, which counts its
+// rooms. Close the count when the call is over.
+func (s *Service) bound(ctx context.Context, c caller, name string) (room.Checks, *limit.Count, error) {
+	rooms, err := s.roomsOf(ctx, c.user)
+	if err != nil {
+		return room.Checks{}, nil, err
 	}
-	return &refusal{
-		reason:  reason.TooManyRooms,
-		message: fmt.Sprintf("you are a member of %d rooms; at most %d are allowed: leave one (LeaveRoom)", rooms, s.opts.MaxRooms),
+	checks := s.checks(c, name)
+	checks.Ends = rooms.Drop
+	checks.Bound = func() (func(error), error) {
+		settle, ok := rooms.Take()
+		if !ok {
+			return nil, &refusal{
+				reason:  reason.TooManyRooms,
+				message: fmt.Sprintf("you are a member of %d rooms; at most %d are allowed: leave one (LeaveRoom)", rooms.N(), s.opts.MaxRooms),
+			}
+		}
+		return settle, nil
 	}
+	return checks, rooms, nil
+}
+
+// roomsOf returns the count of a user's rooms. Every change of a membership
+// that the service makes is counted there.
+func (s *Service) roomsOf(ctx context.Context, user string) (*limit.Count, error) {
+	return s.members.Open(ctx, user, func(ctx context.Context) (int, error) { return s.store.CountRooms(ctx, user) })
+}
+
+// givenBy returns the count of a user's open invitations by another. While it is
+// open it does not fall when one is used or goes with its room: one who invites
+// the same user many times at once may be refused for those.
+func (s *Service) givenBy(ctx context.Context, by, user string) (*limit.Count, error) {
+	return s.given.Open(ctx, by+"\x00"+user, func(ctx context.Context) (int, error) {
+		return s.store.CountInvitations(ctx, user, by)
+	})
 }
 
 // fail turns an error of the core into what the client sees, and logs what is
