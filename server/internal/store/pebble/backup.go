@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"sync/atomic"
 
 	db "github.com/cockroachdb/pebble/v2"
@@ -34,27 +34,48 @@ var backups atomic.Uint64
 // own, and whoever holds more than it has is rewound.
 func (s *Store) Backup(ctx context.Context, dest string) error {
 	fsys := s.opts.fs()
-	s.removeLinks(fsys)
 	links := fsys.PathJoin(s.dir, fmt.Sprintf("%s%s-%d", linksPrefix, s.incarnation, backups.Add(1)))
-	o := &checkpoint{awaited: newAwaited(), dir: links}
-	if err := s.do(ctx, o, o.awaited); err != nil {
-		return errors.Join(fmt.Errorf("store: backup: %w", err), fsys.RemoveAll(links))
+	err := s.link(ctx, links)
+	if err == nil {
+		err = copyStore(ctx, fsys, links, dest)
 	}
-	return errors.Join(copyStore(ctx, fsys, links, dest), fsys.RemoveAll(links))
+	return errors.Join(err, fsys.RemoveAll(links))
 }
 
-// removeLinks removes what a backup left that was interrupted by the end of
-// its process.
-func (s *Store) removeLinks(fsys vfs.FS) {
+// link makes the first step of a live copy. It returns when nothing writes to
+// links any more, also if ctx ends, so that they can be removed. That is soon:
+// the committer skips what nobody wants any more when it comes to it.
+func (s *Store) link(ctx context.Context, links string) error {
+	o := &checkpoint{awaited: newAwaited(), dir: links, ended: ctx.Err}
+	err := s.do(context.WithoutCancel(ctx), o, o.awaited)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("store: backup: %w", err)
+	}
+	return nil
+}
+
+// linksName is the name of such a directory: an operator's own may begin like it.
+var linksName = regexp.MustCompile(`^` + linksPrefix + `i_[a-z2-7]{13}-[0-9]+$`)
+
+// removeLinks removes what backups left that were interrupted by the end of
+// their process. It is called before this store makes any.
+func (s *Store) removeLinks() {
+	fsys := s.opts.fs()
 	names, err := fsys.List(s.dir)
 	if err != nil {
+		s.logger.Warn("store: what an interrupted backup may have left was not looked for", "error", err)
 		return
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, linksPrefix) && !strings.HasPrefix(name, linksPrefix+s.incarnation) {
-			if err := fsys.RemoveAll(fsys.PathJoin(s.dir, name)); err != nil {
-				s.logger.Warn("store: what an interrupted backup left takes space", "path", name, "error", err)
-			}
+		path := fsys.PathJoin(s.dir, name)
+		if !linksName.MatchString(name) || !s.home.isDir(fsys, path) {
+			continue
+		}
+		if err := fsys.RemoveAll(path); err != nil {
+			s.logger.Warn("store: what an interrupted backup left takes space", "path", path, "error", err)
 		}
 	}
 }
@@ -64,12 +85,16 @@ func (s *Store) removeLinks(fsys vfs.FS) {
 // of the log and not an earlier one, which looks like damage.
 type checkpoint struct {
 	awaited
-	dir string
+	dir   string
+	ended func() error // why nobody waits for it any more, or nil
 }
 
 func (o *checkpoint) cost() (events, bytes int) { return 1, 0 }
 
 func (o *checkpoint) apply(b *batch) error {
+	if err := o.ended(); err != nil {
+		return err
+	}
 	if err := b.c.s.db.Checkpoint(o.dir, db.WithFlushedWAL()); err != nil {
 		return err
 	}

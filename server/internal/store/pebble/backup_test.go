@@ -9,11 +9,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -167,21 +169,93 @@ func TestBackupOfDamaged(t *testing.T) {
 	}
 }
 
-// TestBackupCleansUp removes what a backup left whose process ended.
+// TestBackupCleansUp: what a backup left whose process ended is gone when the
+// store is open. What no backup made is left alone, and so is what links lead to.
 func TestBackupCleansUp(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "data")
-	stale := filepath.Join(dir, linksPrefix+"i_earlier-1")
-	if err := os.MkdirAll(stale, 0o700); err != nil {
-		t.Fatal(err)
+	dir, elsewhere := filepath.Join(t.TempDir(), "data"), t.TempDir()
+	kept := filepath.Join(elsewhere, "file")
+	stale := filepath.Join(dir, linksPrefix+mintIncarnation()+"-12")
+	mine := filepath.Join(dir, linksPrefix+"of-tuesday")
+	link := linksPrefix + mintIncarnation() + "-1"
+	for _, err := range []error{
+		os.WriteFile(kept, []byte("x"), 0o600),
+		os.MkdirAll(stale, 0o700), os.MkdirAll(mine, 0o700),
+		os.Symlink(elsewhere, filepath.Join(dir, link)),
+		os.Symlink(elsewhere, filepath.Join(stale, "link")),
+		os.WriteFile(filepath.Join(stale, "000001.sst"), nil, 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	s := mustOpen(t, dir, options(t))
 	defer mustClose(t, s)
+	want := []string{link, filepath.Base(mine)}
+	slices.Sort(want)
+	if left := backupLinks(t, dir); !slices.Equal(left, want) {
+		t.Errorf("there are %v, not %v", left, want)
+	}
 	populate(t, s, 0)
 	if err := s.Backup(t.Context(), filepath.Join(t.TempDir(), "copy")); err != nil {
 		t.Fatal(err)
 	}
+	if left := backupLinks(t, dir); !slices.Equal(left, want) {
+		t.Errorf("after a backup there are %v, not %v", left, want)
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBackupGivenUp ends backups at any moment while the store is written to:
+// none leaves anything, neither when it returns nor later, and one that is
+// waited for works.
+func TestBackupGivenUp(t *testing.T) {
+	dir, parent := filepath.Join(t.TempDir(), "data"), t.TempDir()
+	s := mustOpen(t, dir, options(t))
+	writing, stop := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	for i := range 4 {
+		l := logOf(t, s, fmt.Sprint("room", i))
+		writers.Go(func() {
+			for head := uint64(0); writing.Err() == nil; head++ {
+				if err := appendOne(t, l, head); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	given := 0
+	for i := range 150 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.N(30_000))*time.Microsecond)
+		err := s.Backup(ctx, filepath.Join(parent, fmt.Sprint("copy", i)))
+		if cancel(); err != nil {
+			wantErr(t, err, context.DeadlineExceeded)
+			given++
+		}
+		if left := backupLinks(t, dir); len(left) > 0 {
+			t.Fatalf("left behind by backup %d, %v: %v", i, err, left)
+		}
+	}
+	if given < 20 {
+		t.Errorf("only %d were given up", given)
+	}
+	dest := filepath.Join(parent, "last")
+	if err := s.Backup(t.Context(), dest); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	writers.Wait()
+	mustClose(t, s)
 	if left := backupLinks(t, dir); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+	if partial, _ := filepath.Glob(filepath.Join(parent, "*.partial")); len(partial) > 0 {
+		t.Errorf("left behind: %v", partial)
+	}
+	if r, err := Check(t.Context(), dest, CheckOptions{}); err != nil || r.Damaged() {
+		t.Errorf("the copy: %+v, %v", r, err)
 	}
 }
 

@@ -31,6 +31,17 @@ func (fs homeFS) to(name string) string {
 	return name
 }
 
+// isDir reports whether a name is known to be that of a directory, and not of a
+// link to one. A file system in memory has no links.
+func (h *home) isDir(fsys vfs.FS, name string) bool {
+	if h == nil {
+		info, err := fsys.Stat(name)
+		return err == nil && info.IsDir()
+	}
+	info, err := os.Lstat(homeFS{h: h}.to(name))
+	return err == nil && info.IsDir()
+}
+
 // own returns the name of a file in the directory itself, else "".
 func (fs homeFS) own(name string) string {
 	if rest, ok := strings.CutPrefix(name, fs.h.dir+string(os.PathSeparator)); ok && !strings.ContainsRune(rest, os.PathSeparator) {

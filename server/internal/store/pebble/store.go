@@ -129,6 +129,7 @@ func (s *Store) open() error {
 	if err := s.start(); err != nil {
 		return errors.Join(err, s.db.Close())
 	}
+	s.removeLinks()
 	s.home.mark()
 	s.home.watch(s.fatal, s.logs.note)
 	if s.opts.Sync != SyncAlways {
