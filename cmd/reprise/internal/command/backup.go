@@ -39,14 +39,11 @@ told to forget that, with a Rewind.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return writeJSON(std.Out, struct {
-					Backup string `json:"backup"`
-					Live   bool   `json:"live"`
-				}{dest, live})
-			}
-			_, err = fmt.Fprintf(std.Out, "copied and checked: %s\n", dest)
-			return err
+			tell(std, asJSON, struct {
+				Backup string `json:"backup"`
+				Live   bool   `json:"live"`
+			}{dest, live}, "copied and checked: %s", dest)
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "reprise-data", "`directory` of the data")

@@ -142,6 +142,9 @@ func (d *door) run(ctx context.Context, conn net.Conn, dest string) error {
 func askForBackup(ctx context.Context, dir, dest string) error {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", filepath.Join(dir, backupDoor))
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("a server uses the data directory %s, and only its own user may ask it for a backup: ask as that user (%w)", dir, err)
+	}
 	if err != nil {
 		return fmt.Errorf("a process uses the data directory %s and makes no backups: if it is a server, see its log; if it is reprise check, wait for it (%w)", dir, err)
 	}

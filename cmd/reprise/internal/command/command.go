@@ -145,7 +145,7 @@ func badValue(err error) string {
 	case "float64":
 		return "must be a number, like 100 or 0.5"
 	case "duration":
-		return "must be a duration with its unit, like 500ms, 90s, 10m or 24h"
+		return "must be a duration with its unit, of at most 290 years, like 500ms, 90s, 10m or 24h"
 	case "bool":
 		return "must be true or false"
 	}

@@ -86,6 +86,10 @@ serve goes on when the terminal is closed.`,
 	return cmd
 }
 
+// leastTrimEvery is how often limits may be applied: each time costs something
+// even where there is nothing to remove.
+const leastTrimEvery = 10 * time.Millisecond
+
 func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 	log, err := f.logger(cmd, std)
 	if err != nil {
@@ -96,8 +100,8 @@ func (f *serveFlags) run(cmd *cobra.Command, std Streams) error {
 	if f.drainTimeout <= 0 {
 		return usagef(cmd, "--drain-timeout must be more than 0, and is %v", f.drainTimeout)
 	}
-	if f.trimEvery <= 0 {
-		return usagef(cmd, "--trim-every must be more than 0, and is %v", f.trimEvery)
+	if f.trimEvery < leastTrimEvery {
+		return usagef(cmd, "--trim-every must be at least %v, and is %v", leastTrimEvery, f.trimEvery)
 	}
 	if f.emptyRooms == 0 {
 		return usagef(cmd, "--keep-empty-rooms must be more than 0, or negative for ever, and is 0")

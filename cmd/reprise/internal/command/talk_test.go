@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -214,9 +215,11 @@ func TestDoneButNotPrinted(t *testing.T) {
 		t.Skip("needs /dev/full: ", err)
 	}
 	defer full.Close()
-	h := serveIn(t, t.TempDir(), "")
+	dir, copies := t.TempDir(), t.TempDir()
+	h := serveIn(t, dir, "")
 	for _, args := range [][]string{
 		{"rooms", "join", "lobby"}, {"send", "lobby", "it was sent"}, {"send", "lobby", "twice", "--json"}, {"rooms", "leave", "lobby"},
+		{"backup", "--dir", dir, filepath.Join(copies, "one")}, {"backup", "--dir", dir, filepath.Join(copies, "two"), "--json"},
 	} {
 		cmd := command(t, []string{"REPRISE_SERVER=" + h.GRPC}, args...)
 		var problems strings.Builder
@@ -282,6 +285,8 @@ func TestBadValues(t *testing.T) {
 		{"tail lobby --last -1", `--last "-1" must be a whole number`},
 		{"tail lobby --after 99999999999999999999", `--after "99999999999999999999" is out of range`},
 		{"serve --keep-age 5", `--keep-age "5" must be a duration with its unit`},
+		{"serve --keep-age 9999999h", "of at most 290 years"},
+		{"serve --trim-every 1ns", "--trim-every must be at least 10ms"},
 		{"serve --keep-events many", `--keep-events "many" must be a whole number`},
 		{"send lobby x --timeout soon", `--timeout "soon" must be a duration`},
 		{"rooms --plaintext=perhaps", `--plaintext "perhaps" must be true or false`},
