@@ -2,6 +2,7 @@ import { createSession, followPage } from "../sdk";
 import type { Change, Session } from "../sdk";
 import { button, byId, el, readName, setAvatar, setChildren, setText } from "./dom";
 import { LogView } from "./log-view";
+import { tabMemory } from "./memory";
 import { StatusView } from "./status-view";
 
 /** Closer to the end than this, the log follows what comes. */
@@ -18,7 +19,7 @@ export class Chat {
   readonly #unfollow: () => void;
   readonly #stop = new AbortController();
 
-  #selected = sessionStorage.getItem(selectedKey) ?? "";
+  #selected = tabMemory.get(selectedKey) ?? "";
   /** Asked for by the person, and not there yet: the receipt of a join may come before the room. */
   #awaited = "";
   /** Whether writing is what comes next, once there is a room to write to. */
@@ -29,7 +30,7 @@ export class Chat {
   #atEnd = true;
   #drawing = false;
   /** Rooms that the server has closed and a person has not answered to. */
-  #lost = new Set(sessionStorage.getItem(lostKey)?.split(" ").filter(Boolean));
+  #lost = new Set(tabMemory.get(lostKey)?.split(" ").filter(Boolean));
 
   constructor(user: string) {
     this.#status = new StatusView(user);
@@ -58,8 +59,8 @@ export class Chat {
     this.#stop.abort();
     this.#unfollow();
     this.#session.end();
-    sessionStorage.removeItem(selectedKey);
-    sessionStorage.removeItem(lostKey);
+    tabMemory.remove(selectedKey);
+    tabMemory.remove(lostKey);
     byId("chat").hidden = true;
   }
 
@@ -159,7 +160,7 @@ export class Chat {
 
   #setLost(lost: Set<string>): void {
     this.#lost = lost;
-    sessionStorage.setItem(lostKey, [...lost].join(" ")); // Names have no spaces.
+    tabMemory.set(lostKey, [...lost].join(" ")); // Names have no spaces.
     this.#drawSoon();
   }
 
@@ -249,7 +250,7 @@ export class Chat {
   #show(room: string): void {
     this.#selected = room;
     this.#session.focus = room;
-    sessionStorage.setItem(selectedKey, room);
+    tabMemory.set(selectedKey, room);
     this.#atEnd = true;
   }
 

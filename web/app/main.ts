@@ -1,6 +1,7 @@
 import { checkName } from "../sdk";
 import { Chat } from "./chat";
 import { byId, readName } from "./dom";
+import { browserMemory, tabMemory } from "./memory";
 
 /** This tab's name; another tab may have another. */
 const nameKey = "reprise/page/name";
@@ -9,20 +10,20 @@ const lastNameKey = "reprise/last-name";
 
 function welcome(): void {
   const input = byId<HTMLInputElement>("name");
-  input.value = localStorage.getItem(lastNameKey) ?? "";
+  input.value = browserMemory.get(lastNameKey) ?? "";
   byId("welcome").hidden = false;
   input.focus();
 }
 
 function start(name: string): void {
-  sessionStorage.setItem(nameKey, name);
-  localStorage.setItem(lastNameKey, name);
+  tabMemory.set(nameKey, name);
+  browserMemory.set(lastNameKey, name);
   byId("welcome").hidden = true;
   const chat = new Chat(name);
   byId("sign-out").addEventListener(
     "click",
     () => {
-      sessionStorage.removeItem(nameKey);
+      tabMemory.remove(nameKey);
       chat.end();
       welcome();
     },
@@ -36,6 +37,6 @@ byId("enter").addEventListener("submit", (event) => {
   if (name) start(name);
 });
 
-const name = sessionStorage.getItem(nameKey);
+const name = tabMemory.get(nameKey);
 if (name && !checkName("name", name)) start(name);
 else welcome();

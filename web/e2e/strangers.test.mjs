@@ -162,6 +162,23 @@ test("the SDK: the same as a typed error, and the room too many settles", async 
   }
 });
 
+test("a browser whose settings block storage: the page works, and says that it stores nothing", async () => {
+  const tab = await it.tab();
+  await tab.page.addInitScript(() => {
+    for (const name of ["sessionStorage", "localStorage"]) {
+      Object.defineProperty(window, name, {
+        get() {
+          throw new DOMException("Access is denied", "SecurityError");
+        },
+      });
+    }
+  });
+  await tab.enter(it.proxy.origin, "blocked", "blocked");
+  await tab.say("said all the same");
+  await tab.sees("said all the same");
+  assert.match(await tab.page.textContent("body"), /does not let the page store anything/);
+});
+
 test("the server's data were wiped: the page says so, and offers to join again", async () => {
   const wanda = await (await it.tab()).enter(it.proxy.origin, "wanda", "wiped");
   await wanda.join("wiped-too");

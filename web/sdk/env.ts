@@ -31,9 +31,26 @@ export function browserEnv(): Env {
     },
     random: () => Math.random(),
     id: randomId,
-    storage: window.sessionStorage,
+    storage: tabStorage(() => window.sessionStorage),
     lock: webLock,
   };
+}
+
+/** A browser's storage, or, where its settings block even the look at it, one that takes nothing. */
+export function tabStorage(look: () => Storage): TabStorage {
+  try {
+    return look();
+  } catch {
+    return {
+      length: 0,
+      key: () => null,
+      getItem: () => null,
+      setItem() {
+        throw new Error("this browser stores nothing for this page");
+      },
+      removeItem() {},
+    };
+  }
 }
 
 /** crypto.randomUUID is missing on plain http; this is not. */

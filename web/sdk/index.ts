@@ -8,6 +8,7 @@ import { connectLink, unaryLink } from "./link";
 import { Session } from "./session";
 
 export { GapReason } from "#gen/position_pb";
+export { tabStorage } from "./env";
 export { RepriseError } from "./errors";
 export type { FieldViolation } from "./errors";
 export { followPage } from "./lifecycle";
