@@ -77,7 +77,9 @@ export class Server {
 
   /** Posts many messages from one program. */
   async sendMany(user, room, texts) {
-    const child = spawn(this.binary, ["chat", room, "--server", this.#grpc, "--user", user], { stdio: ["pipe", "ignore", "inherit"] });
+    const args = ["chat", room, "--server", this.#grpc, "--user", user];
+    const env = { ...process.env, XDG_STATE_HOME: this.folder }; // No test writes where a person's programs keep their places.
+    const child = spawn(this.binary, args, { stdio: ["pipe", "ignore", "inherit"], env });
     child.stdin.end(texts.join("\n") + "\n");
     const [code] = await once(child, "exit");
     assert.equal(code, 0, "reprise chat");
