@@ -94,6 +94,11 @@ func TestTooLargeIsFinal(t *testing.T) {
 func TestTooManyRoomsIsFinal(t *testing.T) {
 	n := serve(t, func(o *server.Options) { o.Limits.RoomsPerUser = 2 })
 	c := newTalker(t, n, "a", "b")
+	for _, room := range []string{"a", "b"} { // which waits until Run has joined it
+		if _, err := c.Send(withPatience(t), room, "here"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := c.Join(withPatience(t), "c", 0); !errors.Is(err, reprise.ErrTooManyRooms) {
 		t.Errorf("the third room of two: %v", err)
 	}
