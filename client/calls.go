@@ -53,9 +53,8 @@ func (c *Client) read(ctx context.Context, f func(context.Context, reprisev1.Cha
 	}
 }
 
-// change makes a call about a room, which may be empty, that speaks for the
-// attachment, if Run is running, until
-// a server has answered it for good or ctx ends, at each address. One that was
+// change makes a call about a room, for the attachment if Run is running, until a
+// server has answered it for good or ctx ends, at each address. One that was
 // refused because the attachment had been replaced has changed nothing, and is
 // made again for the new one. Unclear reports that an attempt before the last
 // one may have succeeded without an answer.

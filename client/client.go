@@ -205,9 +205,9 @@ func (c *Client) begun(ctx context.Context, room string) error {
 	return c.await(ctx, func() bool { return c.hasRun || !slices.Contains(c.unjoined, room) })
 }
 
-// attached returns the attachment to speak through, waiting for one other
-// than not while Run is running, and for Run to join the room, which may be
-// empty. Without Run it returns nil: then a call speaks for itself.
+// attached returns the attachment to speak through about a room, waiting for one
+// other than not while Run is running, and for Run to join the room if it is to.
+// Without Run it returns nil: then a call speaks for itself.
 func (c *Client) attached(ctx context.Context, not *attachment, room string) (a *attachment, err error) {
 	err = c.await(ctx, func() bool {
 		a = nil

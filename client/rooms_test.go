@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,9 +100,10 @@ func TestRunJoinsWhatItCan(t *testing.T) {
 		cfg := f.config("one")
 		cfg.Rooms = []string{"bad", "good"}
 		c := f.client(cfg)
-		broken := true
+		var broken atomic.Bool
+		broken.Store(true)
 		f.joinRoom = func(_ context.Context, r *reprisev1.JoinRoomRequest) (*reprisev1.JoinRoomResponse, error) {
-			if broken && r.GetRoom() == "bad" {
+			if broken.Load() && r.GetRoom() == "bad" {
 				return nil, refused(codes.Unavailable, "ROOM_UNAVAILABLE", time.Second)
 			}
 			return &reprisev1.JoinRoomResponse{Room: &reprisev1.Room{Name: r.GetRoom()}}, nil
@@ -116,7 +118,7 @@ func TestRunJoinsWhatItCan(t *testing.T) {
 		good.ok(t, 1)
 		bad := sendTo(t.Context(), c, "bad", "hello")
 		time.Sleep(5 * time.Second)
-		broken = false
+		broken.Store(false)
 		s.send(sent(s.recv().GetRequestId(), 1))
 		bad.ok(t, 1)
 		s.serveBye()

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/reprise-chat/reprise/server/internal/clock"
+	"github.com/reprise-chat/reprise/server/internal/limit"
 	"github.com/reprise-chat/reprise/server/internal/store"
 )
 
@@ -74,6 +75,8 @@ type Hub struct {
 	noted  time.Time // the time that is stored; for noteClock
 	shelf  *shelf
 	mender *mender
+	// invited are the open invitations to a room by one user.
+	invited *limit.Counts
 	// trouble is logged once a second: every reader may find it.
 	trouble rate.Sometimes
 
@@ -112,7 +115,7 @@ func NewHub(s store.Store, o Options) *Hub {
 		o.ReadClock = clock.System()
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Hub{store: s, opts: o, waker: newWaker(o.Busy), shelf: &shelf{limit: o.PageBytes}, mender: newMender(), rooms: make(map[string]*Room), stop: stop}
+	h := &Hub{store: s, opts: o, waker: newWaker(o.Busy), shelf: &shelf{limit: o.PageBytes}, mender: newMender(), invited: limit.NewCounts(MaxShare), rooms: make(map[string]*Room), stop: stop}
 	h.clock = h.startClock(ctx)
 	h.trouble.Interval = time.Second
 	h.retains.Store(!o.Retention.IsZero())

@@ -67,41 +67,30 @@ func (r *Room) Invite(ctx context.Context, by string, g Guest, checks Checks) (o
 	if err := r.Entitled(ctx, by); err != nil {
 		return Invitation{}, err
 	}
-	release, err := r.claim(ctx, claim{by, inviteClaim})
+	given, err := r.hub.invited.Open(ctx, r.name+"\x00"+by, func(ctx context.Context) (int, error) {
+		return r.engine().CountInvitedBy(ctx, by)
+	})
 	if err != nil {
-		return Invitation{}, err
-	}
-	given, err := r.engine().CountInvitedBy(ctx, by)
-	if err != nil {
-		release()
 		return Invitation{}, r.unavailable(err)
 	}
-	appended := false
+	defer given.Close()
 	out.Change, err = r.change(ctx, g.User, func(a *attempt) (Change, error) {
 		if err := r.sinceLocked(failures); err != nil { // by may be unknown again
 			return Change{}, err
 		}
-		done := a.done
-		a.done = func(err error) {
-			release()
-			done(err)
-		}
 		c, err := r.inviteLocked(by, g, given, checks, a)
-		appended, out.Joined = err == nil, r.members[g.User]
+		out.Joined = r.members[g.User]
 		return c, err
 	})
-	if !appended {
-		release()
-	}
 	if errors.Is(err, errAlready) {
 		return Invitation{Change: Change{Already: true}, Joined: out.Joined}, nil
 	}
 	return out, err
 }
 
-// inviteLocked appends the invitation of g by a user of whom so many are open,
-// unless g is a member, or invited already.
-func (r *Room) inviteLocked(by string, g Guest, given int, checks Checks, a *attempt) (Change, error) {
+// inviteLocked appends the invitation of g, unless g is a member, or invited
+// already. given are the open invitations to the room by the same user.
+func (r *Room) inviteLocked(by string, g Guest, given *limit.Count, checks Checks, a *attempt) (Change, error) {
 	switch {
 	case r.meta == nil || !r.members[by]:
 		return Change{}, ErrNotFound
@@ -112,7 +101,7 @@ func (r *Room) inviteLocked(by string, g Guest, given int, checks Checks, a *att
 	case g.addedBy(a):
 	case a.invited:
 		return Change{}, errAlready
-	case r.fullLocked(given) || !a.take(g.Given):
+	case r.fullLocked() || !r.meta.Private && !a.take(given) || !a.take(g.Given):
 		return Change{}, ErrTooManyInvitations
 	}
 	if err := r.passLocked(a, checks, false, false, 1); err != nil {
@@ -132,15 +121,8 @@ func (r *Room) inviteLocked(by string, g Guest, given int, checks Checks, a *att
 	return Change{Offset: m.Offset}, nil
 }
 
-// inviteClaim is a client id that no client can use: holding it is the right to
-// invite in the sender's name, so that what the store counts is all there is.
-const inviteClaim = "\x00invite"
-
-// fullLocked reports whether a user of whom so many invitations are open cannot
-// invite one more.
-func (r *Room) fullLocked(given int) bool {
-	return int(r.invited)+r.inviting >= MaxInvited || !r.meta.Private && given >= MaxShare
-}
+// fullLocked reports whether as many invitations to the room are open as may be.
+func (r *Room) fullLocked() bool { return int(r.invited)+r.inviting >= MaxInvited }
 
 // countInvited counts the invitations among changes.
 func countInvited(changes []store.MemberChange) (n int) {
